@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package evidence holds the facts of one trace and their JSON form: what the
+// probe saw, what the kernel said, and the configuration that was in force.
+// It knows nothing of BPF, sockets or files, so that a verdict can be repeated
+// from saved facts on any machine.
+package evidence
+
+import "time"
+
+// FormatVersion is the version of the JSON form. Minor versions add keys, major ones may break.
+const FormatVersion = "1.0"
+
+// Case is everything that was seen and read during one trace.
+type Case struct {
+	FormatVersion string      `json:"format_version"`
+	ID            string      `json:"id"` // eight hexadecimal digits; marks the changes that this trace's fixes make
+	Tool          Tool        `json:"tool"`
+	Host          Host        `json:"host"`
+	Target        Target      `json:"target"`
+	Probe         Probe       `json:"probe"`
+	Events        []Event     `json:"events"`     // in the order of Event.At
+	Lost          uint64      `json:"lost"`       // events the kernel could not hand over
+	Namespaces    []Namespace `json:"namespaces"` // those our packets met; the probe's own is always there
+	Unseen        []string    `json:"unseen"`     // what could not be looked at, and why
+}
+
+// Namespace returns the configuration of the namespace called name, or nil.
+func (c *Case) Namespace(name string) *Namespace {
+	for i := range c.Namespaces {
+		if c.Namespaces[i].Name == name {
+			return &c.Namespaces[i]
+		}
+	}
+	return nil
+}
+
+// Tool names the program that gathered the case.
+type Tool struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit"`
+}
+
+// Host is the machine whose kernel was watched.
+type Host struct {
+	Name    string   `json:"name"`
+	Kernel  string   `json:"kernel"`  // uname -r
+	Hooks   string   `json:"hooks"`   // fentry, kprobe or tracepoint
+	Missing []string `json:"missing"` // hooks and abilities this kernel or user lacks, each with the reason
+}
+
+// Target is where the probe was to go.
+type Target struct {
+	Input    string `json:"input"` // as the user typed it
+	Address  string `json:"address"`
+	Port     int    `json:"port,omitempty"`
+	Protocol string `json:"protocol"` // tcp, udp or icmp
+}
+
+// Outcomes of a probe, as the program that connects would see them.
+const (
+	Answered    = "answered"    // connected, and bytes came back
+	Connected   = "connected"   // the handshake was completed
+	Refused     = "refused"     // ECONNREFUSED
+	Reset       = "reset"       // ECONNRESET after the handshake
+	Timeout     = "timeout"     // nothing until the deadline, or until the kernel had explained why
+	Unreachable = "unreachable" // EHOSTUNREACH, ENETUNREACH or another ICMP error
+	Denied      = "denied"      // EPERM or EACCES from a system call
+	Closed      = "closed"      // the other end closed before it said anything
+	Silent      = "silent"      // connected, and an awaited answer did not come
+)
+
+// Probe is what was sent and what came back.
+type Probe struct {
+	Outcome    string    `json:"outcome"`
+	Netns      string    `json:"netns"` // where it started
+	Local      string    `json:"local,omitempty"`
+	Errno      string    `json:"errno,omitempty"` // symbolic name
+	Syscall    string    `json:"syscall,omitempty"`
+	Started    time.Time `json:"started"`
+	DurationNS int64     `json:"duration_ns"`
+	TimeoutNS  int64     `json:"timeout_ns"`
+	Banner     string    `json:"banner,omitempty"`
+	Sent       int64     `json:"sent,omitempty"`      // bytes handed to the kernel after the handshake
+	Expected   bool      `json:"expected,omitempty"`  // an answer was demanded
+	Unmatched  bool      `json:"unmatched,omitempty"` // an answer came that does not fit --expect
+	Cgroup     string    `json:"cgroup,omitempty"`    // the probe's own cgroup v2 path
+	Retransmit int       `json:"retransmits,omitempty"`
+	ISN        uint32    `json:"isn,omitempty"` // TCP initial sequence number, chosen by us
+	Mark       uint32    `json:"mark,omitempty"`
+	Device     string    `json:"device,omitempty"` // -i
+}
