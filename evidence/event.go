@@ -19,6 +19,7 @@ const (
 	ICMPSent    Kind = "icmp-sent"    // the IPv4 stack or firewall answered with an ICMP error (icmp_send)
 	NeighborEvt Kind = "neighbor"     // a next hop's link address was asked for, or was not found
 	MD5         Kind = "md5"          // a TCP-MD5/AO check failed
+	Retransmit  Kind = "retransmit"   // a TCP socket sends a segment again (tcp_retransmit_skb)
 	QueueFull   Kind = "receive-full" // a UDP socket had no room (udp_fail_queue_rcv_skb)
 )
 

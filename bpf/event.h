@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What C and Go share. Every address is 16 bytes in network byte order, IPv4
+ * as ::ffff:a.b.c.d; ports, sequence numbers and all else are in host order.
+ */
+#ifndef PATHTRACE_EVENT_H
+#define PATHTRACE_EVENT_H
+
+enum kind {
+	KIND_NONE,
+	KIND_RECEIVE,
+	KIND_TRANSMIT,
+	KIND_DROP,
+	KIND_CONSUME,
+	KIND_HOOK,	  /* an observer between netfilter hooks saw the packet; err is its rank */
+	KIND_XTABLES,	  /* rules of an x_tables table that counted the packet */
+	KIND_ROUTE,
+	KIND_STATE,
+	KIND_RESET_SENT,
+	KIND_RESET_GOT,
+	KIND_ICMP_SENT,
+	KIND_NEIGHBOR,
+	KIND_MD5,
+	KIND_QUEUE_FULL,
+	KIND_NF_HOOK,	  /* inventory: one registered hook function */
+	KIND_RETRANSMIT,  /* a TCP socket of ours sends a segment again */
+};
+
+enum direction { DIR_NONE, DIR_FORWARD, DIR_REPLY };
+
+#define STACK_DEPTH 12
+#define MOVED_MAX   48
+
+/* Flags of KIND_XTABLES. */
+enum {
+	XT_FOREIGN = 2,	    /* another packet ran on this CPU in between */
+	XT_UNREADABLE = 4,  /* counters could not be read */
+	XT_REPLACED = 8,    /* the table was replaced after it was looked at */
+	XT_MORE = 16,	    /* one of several events of the same reading */
+};
+
+/* Flags of struct event. */
+enum {
+	EV_SOCKET = 1,	  /* sock_* hold */
+	EV_FILTER = 2,	  /* the socket has a filter */
+	EV_FRAGMENT = 4,  /* not a first fragment: no ports */
+	EV_PACKET = 8,	  /* saddr … seq hold */
+};
+
+struct event {
+	__u64 time;	/* CLOCK_MONOTONIC, ns */
+	__u64 skb;
+	__u64 function; /* return address of the caller of the event, or the hook function */
+	__u32 netns;	/* inode number, 0: the kernel did not say */
+	__u32 cpu;
+	__u32 pid;	/* thread group on this CPU */
+	__s32 err;
+	__u32 reason;
+	__u32 ifindex;
+
+	__u8 kind;
+	__u8 direction;
+	__u8 flags;
+	__u8 hook;	/* NF_INET_*, or the family's own number */
+	__u8 pf;	/* NFPROTO_* */
+	__u8 family;	/* 4 or 6 */
+	__u8 proto;
+	__u8 tcp_flags;
+	__u8 ttl;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 old_state;
+	__u8 new_state;
+	__u8 nud_state;
+	__u8 count;	/* of moved[] */
+	__u8 xt_flags;
+
+	__u16 sport;
+	__u16 dport;
+	__u16 length;
+	__u16 ip_id;
+	__u32 seq;
+	__u32 ack;
+	__u32 mark;
+	__u32 table;	/* routing table, or the slot of the x_tables table */
+	__u32 queue;	/* accept queue of the socket */
+	__u32 backlog;
+	__u32 sock_port;
+	__u32 sock_state;
+	__u8 saddr[16];
+	__u8 daddr[16];
+	__u8 gateway[16];
+	__u8 sock_addr[16];
+	__u8 comm[16];
+	__u8 device[16];
+	__u8 input[16]; /* KIND_ROUTE: the device the packet came in on */
+	union {
+		__u64 stack[STACK_DEPTH];
+		__u32 moved[MOVED_MAX];	/* index of the entry, | times << 24 */
+		struct {
+			char function[48];
+			char table[64];
+			char chain[80];
+		} text;
+	};
+};
+
+/* What the programs look for. Written by user space, one probe at a time. */
+struct probe_key {
+	__u32 on;
+	__u32 isn;	  /* TCP: sequence number of our SYN */
+	__u32 tgid;	  /* ours */
+	__u16 id;	  /* ICMP echo identifier, network byte order */
+	__u16 port;	  /* of the target, network byte order */
+	__u8 proto;	  /* IPPROTO_* */
+	__u8 pad[7];
+	__u8 target[16];
+};
+
+#endif

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Programs that user space runs by BPF_PROG_TEST_RUN: they attach to nothing,
+ * see no packet, and read what no file shows.
+ */
+#ifndef PATHTRACE_INVENTORY_H
+#define PATHTRACE_INVENTORY_H
+
+#define MAX_NETNS   16384
+#define MAX_DEVICES 4096
+#define MAX_HOOKS   1024
+#define SYMBOLS     64
+
+#define container_of_list(ptr, type, member) ((type *)((void *)(ptr)-bpf_core_field_offset(type, member)))
+
+/* the first eight letters tell the function: "nft_do_c", "ipt_do_t", "ip6t_do_" */
+static __always_inline int begins(const char *name, const char *with)
+{
+	return *(const __u64 *)name == *(const __u64 *)with;
+}
+
+struct inv {
+	struct net *net;
+	struct net *first;
+	const struct proc_ns_operations *ops;
+	struct nf_hook_entries *entries;
+	struct net_device *dev;
+	__u32 wanted; /* inode; 0: one record for each namespace that has hooks */
+	__u32 inum;
+	__u32 num;
+	__u32 count;
+	__u8 pf;
+	__u8 hook;
+};
+
+static long inv_hook(__u32 i, struct inv *v)
+{
+	const int size = sizeof(struct nf_hook_entry);
+	void *base = (void *)v->entries + bpf_core_field_offset(struct nf_hook_entries, hooks);
+	struct nf_hook_entry he = {};
+	struct nf_hook_ops *ops = 0;
+	struct event *e;
+	__u64 arg;
+
+	if (i >= v->num)
+		return 1;
+	bpf_probe_read_kernel(&he, sizeof(he), base + i * size);
+	bpf_probe_read_kernel(&ops, sizeof(ops), base + v->num * size + i * 8); /* nf_hook_entries_get_hook_ops() */
+	e = event_open(KIND_NF_HOOK, 0);
+	if (!e)
+		return 1;
+	e->netns = v->inum;
+	e->pf = v->pf;
+	e->hook = v->hook;
+	e->function = (__u64)he.hook;
+	e->skb = (__u64)he.priv;
+	e->err = ops ? BPF_CORE_READ(ops, priority) : 0;
+	event_device(e, v->dev);
+	arg = (__u64)he.hook;
+	BPF_SNPRINTF(e->text.function, sizeof(e->text.function), "%ps", arg);
+	if (begins(e->text.function, "nft_do_chain")) {
+		struct nft_chain *chain = he.priv;
+		struct nft_table *table = BPF_CORE_READ(chain, table);
+
+		bpf_probe_read_kernel_str(e->text.chain, sizeof(e->text.chain), BPF_CORE_READ(chain, name));
+		bpf_probe_read_kernel_str(e->text.table, sizeof(e->text.table), BPF_CORE_READ(table, name));
+		e->family = BPF_CORE_READ_BITFIELD_PROBED(table, family);
+	} else if (begins(e->text.function, "ipt_do_table") || begins(e->text.function, "ip6t_do_table")) {
+		struct xt_table *table = he.priv;
+
+		bpf_probe_read_kernel_str(e->text.table, sizeof(e->text.table), &table->name);
+	}
+	bpf_ringbuf_submit(e, 0);
+	return 0;
+}
+
+static __always_inline void inv_entries(struct inv *v, struct nf_hook_entries *entries, __u8 pf, __u8 hook)
+{
+	if (!entries)
+		return;
+	v->entries = entries;
+	v->num = BPF_CORE_READ(entries, num_hook_entries);
+	v->pf = pf;
+	v->hook = hook;
+	v->count += v->num;
+	if (v->wanted && v->num <= MAX_HOOKS)
+		bpf_loop(v->num, inv_hook, v, 0);
+}
+
+/* BPF_CORE_READ relocates every access in its first argument, so structures of ours must stay out of it */
+static long inv_device(__u32 i, struct inv *v)
+{
+	struct net_device *dev = v->dev;
+	struct list_head *next;
+
+	if (i) {
+		next = BPF_CORE_READ(dev, dev_list.next);
+		dev = container_of_list(next, struct net_device, dev_list);
+		v->dev = dev;
+	}
+	if (BPF_CORE_READ(dev, nd_net.net) != v->net)
+		return 1; /* back at the head of the list */
+	if (bpf_core_field_exists(struct net_device, nf_hooks_ingress))
+		inv_entries(v, BPF_CORE_READ(dev, nf_hooks_ingress), 5, 0);
+	if (bpf_core_field_exists(struct net_device, nf_hooks_egress))
+		inv_entries(v, BPF_CORE_READ(dev, nf_hooks_egress), 5, 1);
+	return 0;
+}
+
+/* the i-th list of hooks: five of IPv4, five of IPv6, three of ARP, five of bridges */
+static long inv_list(__u32 i, struct inv *v)
+{
+	struct nf_hook_entries *entries = 0;
+	struct net *net = v->net;
+	__u32 hook = i % 5;
+	void *list = 0;
+	__u8 pf = 2;
+
+	if (i < 5) {
+		list = &net->nf.hooks_ipv4;
+	} else if (i < 10) {
+		list = &net->nf.hooks_ipv6;
+		pf = 10;
+	} else if (i < 15 && hook < 3 && bpf_core_field_exists(struct netns_nf, hooks_arp)) {
+		list = &net->nf.hooks_arp;
+		pf = 3;
+	} else if (i >= 15 && bpf_core_field_exists(struct netns_nf, hooks_bridge)) {
+		list = &net->nf.hooks_bridge;
+		pf = 7;
+	}
+	if (list && !bpf_probe_read_kernel(&entries, sizeof(entries), list + hook * sizeof(entries)))
+		inv_entries(v, entries, pf, hook);
+	return 0;
+}
+
+static long inv_net(__u32 i, struct inv *v)
+{
+	struct net *net = v->net;
+	struct list_head *next;
+
+	if (i) {
+		next = BPF_CORE_READ(net, list.next);
+		net = container_of_list(next, struct net, list);
+		v->net = net;
+		if (net == v->first)
+			return 1;
+	}
+	if (BPF_CORE_READ(net, ns.ops) != v->ops)
+		return 0; /* the head of the list is no namespace */
+	v->inum = BPF_CORE_READ(net, ns.inum);
+	if (v->wanted && v->inum != v->wanted)
+		return 0;
+	v->count = 0;
+	bpf_loop(20, inv_list, v, 0);
+	next = BPF_CORE_READ(net, dev_base_head.next);
+	v->dev = container_of_list(next, struct net_device, dev_list);
+	bpf_loop(MAX_DEVICES, inv_device, v, 0);
+	v->dev = 0;
+	if (!v->wanted && v->count) {
+		struct event *e = event_open(KIND_NF_HOOK, 0);
+
+		if (!e)
+			return 1;
+		e->netns = v->inum;
+		e->length = v->count;
+		bpf_ringbuf_submit(e, 0);
+	}
+	return v->wanted != 0;
+}
+
+/* args: inode of a namespace, or 0 for one record for each that has netfilter hooks */
+SEC("raw_tp")
+int inventory(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct net *net = BPF_CORE_READ(task, nsproxy, net_ns);
+	struct inv v = {};
+
+	v.net = net;
+	v.first = net;
+	v.ops = BPF_CORE_READ(net, ns.ops);
+	v.wanted = ctx->args[0];
+	bpf_loop(MAX_NETNS, inv_net, &v, 0);
+	return 0;
+}
+
+struct symbol {
+	__u64 address;
+	char name[64];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SYMBOLS);
+	__type(key, __u32);
+	__type(value, struct symbol);
+} symbols SEC(".maps");
+
+static long name_symbol(__u32 i, void *unused)
+{
+	struct symbol *s = bpf_map_lookup_elem(&symbols, &i);
+	__u64 arg;
+
+	if (!s)
+		return 1;
+	arg = s->address;
+	if (arg)
+		BPF_SNPRINTF(s->name, sizeof(s->name), "%ps", arg);
+	return 0;
+}
+
+/* args: how many of symbols[] to name; kallsyms need not be read (bpf_snprintf %ps, since 5.13) */
+SEC("raw_tp")
+int symbolize(struct bpf_raw_tracepoint_args *ctx)
+{
+	bpf_loop(ctx->args[0], name_symbol, 0, 0);
+	return 0;
+}
+
+struct xt_arm {
+	void *entry;
+	__u32 slot;
+	__u32 pcnt; /* offset in the entry */
+	__u32 blocks;
+	__u32 failed;
+};
+
+/* ipt_entry and ip6t_entry are user ABI: next_offset follows target_offset, counters come at 96 and 152 */
+static long arm_entry(__u32 i, struct xt_arm *a)
+{
+	__u16 next = 0;
+
+	if (i % XT_PER_BLOCK == 0) {
+		struct xt_block *b = xt_block(a->slot, i / XT_PER_BLOCK);
+
+		if (!b || bpf_probe_read_kernel(&b->pcnt, 8, a->entry + a->pcnt)) {
+			a->failed = 1;
+			return 1;
+		}
+		a->blocks++;
+	}
+	if (bpf_probe_read_kernel(&next, 2, a->entry + (a->pcnt == 96 ? 90 : 142)) || !next) {
+		a->failed = 1;
+		return 1;
+	}
+	a->entry += next;
+	return 0;
+}
+
+/*
+ * args: struct xt_table, slot, 4 or 6. Looks a table up, so that its counters can be read. Returns how many
+ * blocks of counters it has, so that their map can be made, when the slot has no map yet or is out of range;
+ * 0 when the table cannot be followed.
+ */
+SEC("raw_tp")
+int arm_table(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct xt_table *t = (void *)ctx->args[0];
+	__u32 slot = ctx->args[1];
+	struct xt_table_info *info = BPF_CORE_READ(t, private);
+	__u32 number = BPF_CORE_READ(info, number);
+	struct xt_slot *s = bpf_map_lookup_elem(&xt_slots, &slot);
+	struct xt_arm a = {};
+
+	if (!s || !xt_block(slot, 0))
+		return (number + XT_PER_BLOCK - 1) / XT_PER_BLOCK;
+	a.entry = (void *)info + bpf_core_field_offset(struct xt_table_info, entries);
+	a.slot = slot;
+	a.pcnt = ctx->args[2] == 6 ? 152 : 96;
+	bpf_loop(number, arm_entry, &a, 0);
+	if (a.failed || (__u64)BPF_CORE_READ(t, private) != (__u64)info)
+		return 0;
+	s->private = (__u64)info;
+	s->entries = number;
+	s->blocks = a.blocks;
+	s->table = (__u64)t;
+	return a.blocks;
+}
+
+#endif

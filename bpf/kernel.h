@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The fields of kernel structures that we read, and no others. Offsets are
+ * relocated against the running kernel's BTF when the programs are loaded.
+ */
+#ifndef PATHTRACE_KERNEL_H
+#define PATHTRACE_KERNEL_H
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct list_head {
+	struct list_head *next;
+};
+
+struct proc_ns_operations;
+
+struct ns_common {
+	const struct proc_ns_operations *ops;
+	unsigned int inum;
+};
+
+struct nf_hook_entries;
+
+struct netns_nf {
+	struct nf_hook_entries *hooks_ipv4[5];
+	struct nf_hook_entries *hooks_ipv6[5];
+	struct nf_hook_entries *hooks_arp[3];
+	struct nf_hook_entries *hooks_bridge[5];
+};
+
+struct fib6_info;
+
+struct netns_ipv6 {
+	struct fib6_info *fib6_null_entry;
+};
+
+struct net {
+	struct list_head list;
+	struct ns_common ns;
+	struct list_head dev_base_head;
+	struct netns_ipv6 ipv6;
+	struct netns_nf nf;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct net_device {
+	char name[16];
+	int ifindex;
+	possible_net_t nd_net;
+	struct list_head dev_list;
+	struct nf_hook_entries *nf_hooks_ingress;
+	struct nf_hook_entries *nf_hooks_egress;
+};
+
+struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	__u16 skc_num;
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+};
+
+struct sk_filter;
+
+struct sock {
+	struct sock_common __sk_common;
+	struct sk_filter *sk_filter;
+	__u32 sk_ack_backlog;
+	__u32 sk_max_ack_backlog;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	unsigned int len;
+	__u32 mark;
+	__be16 protocol;
+	__u16 network_header;
+	unsigned char *head;
+};
+
+struct nsproxy {
+	struct net *net_ns;
+};
+
+struct task_struct {
+	struct nsproxy *nsproxy;
+};
+
+struct flowi_common {
+	int flowic_oif;
+	int flowic_iif;
+	__u32 flowic_mark;
+};
+
+union flowi_uli {
+	struct {
+		__be16 dport;
+		__be16 sport;
+	} ports;
+};
+
+struct flowi4 {
+	struct flowi_common __fl_common;
+	__be32 saddr;
+	__be32 daddr;
+	union flowi_uli uli;
+};
+
+struct flowi6 {
+	struct flowi_common __fl_common;
+	struct in6_addr daddr;
+	struct in6_addr saddr;
+	union flowi_uli uli;
+};
+
+struct fib_nh_common {
+	struct net_device *nhc_dev;
+	__u8 nhc_gw_family;
+	union {
+		__be32 ipv4;
+		struct in6_addr ipv6;
+	} nhc_gw;
+};
+
+struct fib6_nh {
+	struct fib_nh_common nh_common;
+};
+
+struct fib6_info {
+	__u8 fib6_type;
+};
+
+struct fib6_result {
+	struct fib6_nh *nh;
+	struct fib6_info *f6i;
+	__u8 fib6_type;
+};
+
+struct fib6_table {
+	__u32 tb6_id;
+};
+
+struct neigh_table {
+	int family;
+};
+
+struct neighbour {
+	struct neigh_table *tbl;
+	__u8 nud_state;
+	struct net_device *dev;
+	__u8 primary_key[0];
+};
+
+struct request_sock;
+
+struct nf_hook_state {
+	__u8 hook;
+	__u8 pf;
+	struct net *net;
+};
+
+struct bpf_nf_ctx {
+	const struct nf_hook_state *state;
+	struct sk_buff *skb;
+};
+
+struct nf_hook_entry {
+	void *hook;
+	void *priv;
+};
+
+struct nf_hook_entries {
+	__u16 num_hook_entries;
+	struct nf_hook_entry hooks[0];
+};
+
+struct nf_hook_ops {
+	int priority;
+};
+
+struct nft_table {
+	__u16 family : 6;
+	char *name;
+};
+
+struct nft_chain {
+	struct nft_table *table;
+	char *name;
+};
+
+struct xt_table_info {
+	unsigned int size;
+	unsigned int number;
+	unsigned char entries[0];
+};
+
+struct xt_table {
+	unsigned int valid_hooks;
+	struct xt_table_info *private;
+	__u8 af;
+	const char name[32];
+};
+
+struct bpf_array {
+	void *pptrs[0];
+};
+
+#pragma clang attribute pop
+
+#endif

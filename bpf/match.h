@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Is it our probe? A TCP probe is known by the initial sequence number that we
+ * chose: SYN, SYN-ACK and RST carry it through any NAT and across namespaces.
+ * Each packet known by content teaches its tuple; the tuple then tells the
+ * packets that follow it. Buffer addresses are used only where the headers are
+ * out of reach, and are forgotten with the buffer.
+ */
+#ifndef PATHTRACE_MATCH_H
+#define PATHTRACE_MATCH_H
+
+struct probe_key probe = {};
+
+/* Bit sport ^ dport is set when a flow with these ports may be in the map: one load for everybody else. */
+__u8 ports_seen[8192];
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 256);
+	__type(key, struct tuple);
+	__type(value, __u8); /* direction */
+} flows SEC(".maps");
+
+struct skb_info {
+	__u32 netns;
+	__u32 ifindex;
+	__u8 direction;
+	/* observers passed in the current hook */
+	__u8 hook;
+	__u8 pf;
+	__u8 rank;
+	__u32 hook_netns;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct skb_info);
+} skbs SEC(".maps");
+
+static __always_inline int same16(const __u8 *a, const __u8 *b)
+{
+	const __u64 *x = (const void *)a, *y = (const void *)b;
+
+	return x[0] == y[0] && x[1] == y[1];
+}
+
+static __always_inline void learn(const struct tuple *t, __u8 direction)
+{
+	__u8 back = direction == DIR_FORWARD ? DIR_REPLY : DIR_FORWARD;
+	__u16 x = t->sport ^ t->dport;
+	struct tuple r = {};
+
+	ports_seen[x >> 3] |= 1 << (x & 7);
+	bpf_map_update_elem(&flows, t, &direction, BPF_ANY);
+	__builtin_memcpy(r.saddr, t->daddr, 16);
+	__builtin_memcpy(r.daddr, t->saddr, 16);
+	r.sport = t->dport;
+	r.dport = t->sport;
+	r.proto = t->proto;
+	bpf_map_update_elem(&flows, &r, &back, BPF_ANY);
+}
+
+static __always_inline __u8 known_flow(const struct tuple *t)
+{
+	__u16 x = t->sport ^ t->dport;
+	__u8 *d;
+
+	if (!(ports_seen[x >> 3] & 1 << (x & 7)))
+		return DIR_NONE;
+	d = bpf_map_lookup_elem(&flows, t);
+	return d ? *d : DIR_NONE;
+}
+
+/* direction of a packet whose headers were read, DIR_NONE when it is not ours */
+static __always_inline __u8 match_headers(const struct packet *p)
+{
+	__u8 d = DIR_NONE;
+
+	if (p->fragment) /* no ports: addresses and protocol of a flow, see match_fragment */
+		return DIR_NONE;
+	if (p->t.proto == PROTO_TCP && probe.proto == PROTO_TCP) {
+		if (p->quoted)
+			d = p->seq - probe.isn < 65536 ? DIR_FORWARD : DIR_NONE;
+		else if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && p->seq == probe.isn)
+			d = DIR_FORWARD;
+		else if (p->tcp_flags & (TCP_SYN | TCP_RST) && p->tcp_flags & TCP_ACK && p->ack == probe.isn + 1)
+			d = DIR_REPLY;
+		if (d != DIR_NONE) {
+			if (!p->quoted)
+				learn(&p->t, d);
+			return d;
+		}
+	}
+	return known_flow(&p->t);
+}
+
+/*
+ * Reads and judges the packet whose network header is at l3; returns its
+ * direction. p holds its outer headers. A function of its own, verified once.
+ */
+__noinline int match_packet(struct packet *p, __u64 l3, __u32 protocol)
+{
+	struct packet q = {};
+	__u64 l4;
+	__u8 d;
+
+	if (!p)
+		return DIR_NONE;
+	l4 = read_headers(p, l3, protocol);
+	if (!l4)
+		return DIR_NONE;
+	if (!is_icmp_error(p))
+		return p->t.proto == probe.proto ? match_headers(p) : DIR_NONE;
+	/* the quoted packet went one way, the error about it goes the other */
+	q.quoted = 1;
+	if (!read_headers(&q, l4 + 8, protocol) || q.t.proto != probe.proto)
+		return DIR_NONE;
+	d = match_headers(&q);
+	return d == DIR_FORWARD ? DIR_REPLY : d == DIR_REPLY ? DIR_FORWARD : DIR_NONE;
+}
+
+static __always_inline __u8 match_skb(struct sk_buff *skb, struct packet *p)
+{
+	__u32 protocol;
+
+	if (!probe.on)
+		return DIR_NONE;
+	protocol = skb->protocol;
+	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
+		return DIR_NONE;
+	return match_packet(p, (__u64)skb->head + skb->network_header, protocol);
+}
+
+#endif

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// nfHook is a function registered with netfilter in some namespace.
+type nfHook struct {
+	evidence.Hook
+	netns  uint32
+	pf, nr uint8
+	priv   uint64 // struct nft_chain or xt_table
+	count  int    // in a summary record: hooks of the namespace
+}
+
+func newNFHook(s *sample) nfHook {
+	fn, table, chain := s.kernelStrings()
+	h := nfHook{
+		netns: s.Netns, pf: s.Pf, nr: s.TracepointEvent.Hook, priv: s.Skb, count: int(s.Length),
+		Hook: evidence.Hook{
+			Family: familyName(s.Pf), Hook: hookName(s.Pf, s.TracepointEvent.Hook), Device: cstring(s.Device[:]),
+			Priority: int(s.Err), Function: fn, Type: "kernel", Table: table, Chain: chain,
+		},
+	}
+	switch {
+	case strings.HasPrefix(fn, "nft_do_chain"):
+		h.Type, h.NFFamily = "nft", familyName(s.Family)
+	case fn == "ipt_do_table" || fn == "ip6t_do_table":
+		h.Type, h.Chain = "iptables-legacy", h.Hook.Hook
+	case fn == "nf_hook_run_bpf":
+		h.Type = "bpf"
+	}
+	return h
+}
+
+// Hooked returns the inode numbers of the namespaces of this host that have
+// netfilter hooks, entered or not: the kernel's own list is walked.
+func (t *Tracer) Hooked() ([]uint32, error) {
+	records, err := t.takeInventory(0)
+	if err != nil {
+		return nil, err
+	}
+	var inodes []uint32
+	for _, r := range records {
+		inodes = append(inodes, r.netns)
+	}
+	return inodes, nil
+}
+
+// Hooks returns the functions registered with netfilter in a namespace, in calling order.
+func (t *Tracer) Hooks(inode uint32) ([]evidence.Hook, error) {
+	records, err := t.takeInventory(inode)
+	if err != nil {
+		return nil, err
+	}
+	hooks := make([]evidence.Hook, 0, len(records))
+	for _, r := range records {
+		hooks = append(hooks, r.Hook)
+	}
+	return hooks, nil
+}
+
+// takeInventory runs the program that walks net->nf. Our own observers are left out.
+func (t *Tracer) takeInventory(inode uint32) ([]nfHook, error) {
+	before := t.Lost()
+	t.mu.Lock()
+	t.inventory = nil
+	t.mu.Unlock()
+	if _, err := t.coll.Programs[progInventory].Run(&ebpf.RunOptions{Context: []uint64{uint64(inode)}}); err != nil {
+		return nil, fmt.Errorf("list netfilter hooks: %w", err)
+	}
+	if err := t.Flush(); err != nil {
+		return nil, err
+	}
+	if now := t.Lost(); now != before {
+		return nil, fmt.Errorf("list netfilter hooks: %d records were lost", now-before)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.inventory), t.failed
+}

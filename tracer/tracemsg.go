@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// traceMessage is what the kernel says about one step of one packet (NFTA_TRACE_*).
+type traceMessage struct {
+	family             string
+	table, chain       string
+	handle             uint64
+	kind               uint32 // NFT_TRACETYPE_*
+	verdict            int32
+	target             string
+	policy             uint32
+	id                 uint32
+	network, transport []byte
+}
+
+const (
+	traceTypePolicy = 1
+	traceTypeReturn = 2
+	traceTypeRule   = 3
+)
+
+// parseTrace reads the payload of an NFT_MSG_TRACE message.
+func parseTrace(b []byte) (traceMessage, error) {
+	var m traceMessage
+	if len(b) < 4 {
+		return m, errors.New("rule trace message cut short")
+	}
+	m.family = familyName(b[0])
+	u32 := func(d []byte) uint32 {
+		if len(d) < 4 {
+			return 0
+		}
+		return binary.BigEndian.Uint32(d)
+	}
+	attrs(b[4:], func(typ uint16, d []byte) {
+		switch typ {
+		case unix.NFTA_TRACE_TABLE:
+			m.table = cstring(d)
+		case unix.NFTA_TRACE_CHAIN:
+			m.chain = cstring(d)
+		case unix.NFTA_TRACE_RULE_HANDLE:
+			if len(d) >= 8 {
+				m.handle = binary.BigEndian.Uint64(d)
+			}
+		case unix.NFTA_TRACE_TYPE:
+			m.kind = u32(d)
+		case unix.NFTA_TRACE_VERDICT:
+			attrs(d, func(typ uint16, d []byte) {
+				switch typ {
+				case unix.NFTA_VERDICT_CODE:
+					m.verdict = int32(u32(d))
+				case unix.NFTA_VERDICT_CHAIN:
+					m.target = cstring(d)
+				}
+			})
+		case unix.NFTA_TRACE_POLICY:
+			m.policy = u32(d)
+		case unix.NFTA_TRACE_ID:
+			m.id = u32(d)
+		case unix.NFTA_TRACE_NETWORK_HEADER:
+			m.network = d
+		case unix.NFTA_TRACE_TRANSPORT_HEADER:
+			m.transport = d
+		}
+	})
+	return m, nil
+}
+
+// verdictName of NF_* and NFT_*; the queue number above bit 16 is cut.
+func verdictName(v int32) string {
+	switch v {
+	case -1:
+		return "continue"
+	case -2:
+		return "continue" // NFT_BREAK: the rule did not match to its end
+	case -3:
+		return "jump"
+	case -4:
+		return "goto"
+	case -5:
+		return "return"
+	}
+	switch v & 0xff {
+	case 0:
+		return "drop"
+	case 1:
+		return "accept"
+	case 2:
+		return "stolen"
+	case 3:
+		return "queue"
+	}
+	return fmt.Sprintf("verdict %d", v)
+}
+
+// step turns a message into a step of the walk.
+func (m *traceMessage) step() evidence.RuleStep {
+	s := evidence.RuleStep{Backend: "nft", Family: m.family, Table: m.table, Chain: m.chain, TraceID: m.id, Target: m.target}
+	switch m.kind {
+	case traceTypePolicy:
+		s.Policy, s.Verdict = true, verdictName(int32(m.policy))
+	case traceTypeReturn:
+		s.Handle, s.Verdict = m.handle, "return"
+	default:
+		s.Handle, s.Verdict = m.handle, verdictName(m.verdict)
+	}
+	return s
+}
+
+// direction tells which way a traced packet of ours goes; "" when it is another's.
+func (r *ruleTrace) direction(m *traceMessage) string {
+	th := m.transport
+	if len(th) >= 14 && len(m.network) > 0 && l4proto(m.network) == unix.IPPROTO_TCP {
+		seq, ack := binary.BigEndian.Uint32(th[seqOffset:]), binary.BigEndian.Uint32(th[ackOffset:])
+		switch {
+		case seq-r.key.ISN <= traceWindow:
+			r.walks[m.id] = evidence.Forward
+		case th[13]&0x10 != 0 && ack-r.key.ISN <= traceWindow:
+			r.walks[m.id] = evidence.Reply
+		default:
+			delete(r.walks, m.id)
+		}
+	}
+	return r.walks[m.id]
+}
+
+// l4proto of a network header; extension headers of IPv6 are not followed: the rule that traces has done so.
+func l4proto(h []byte) int {
+	switch {
+	case h[0]>>4 == 4 && len(h) >= 20:
+		return int(h[9])
+	case h[0]>>4 == 6 && len(h) >= 40:
+		if next := h[6]; next != 0 && next != 43 && next != 44 && next != 60 {
+			return int(next)
+		}
+		return unix.IPPROTO_TCP
+	}
+	return -1
+}
+
+func (t *Tracer) readTrace(r *ruleTrace) {
+	defer t.wg.Done()
+	defer close(r.empty)
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := r.news.Read(buf)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded): // flush
+			err = t.drainTrace(r, buf)
+			_ = r.news.SetReadDeadline(time.Time{})
+			if err != nil {
+				t.fail(err)
+				return
+			}
+			select {
+			case r.empty <- struct{}{}:
+			case <-t.done:
+			}
+		case errors.Is(err, unix.ENOBUFS):
+			t.traceLost.Add(1)
+		case errors.Is(err, os.ErrClosed):
+			return
+		case err != nil:
+			t.fail(fmt.Errorf("read rule traces: %w", err))
+			return
+		default:
+			t.takeTraces(r, buf[:n])
+		}
+	}
+}
+
+// drainTrace takes what is in the socket already. The kernel queues trace
+// messages before the traced packet goes on, so whatever a later event of that
+// packet was seen, its trace is here.
+func (t *Tracer) drainTrace(r *ruleTrace, buf []byte) error {
+	conn, err := r.news.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return conn.Control(func(fd uintptr) {
+		for {
+			n, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+			switch err {
+			case nil:
+				t.takeTraces(r, buf[:n])
+			case unix.EINTR:
+			case unix.ENOBUFS:
+				t.traceLost.Add(1)
+			default:
+				return
+			}
+		}
+	})
+}
+
+// flush waits until the messages that are in the socket were taken.
+func (r *ruleTrace) flush() {
+	if r.news.SetReadDeadline(time.Unix(1, 0)) == nil {
+		<-r.empty
+	}
+}
+
+func (t *Tracer) takeTraces(r *ruleTrace, datagram []byte) {
+	for _, m := range messages(datagram) {
+		if m.typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_TRACE {
+			t.takeTrace(r, m.payload)
+		}
+	}
+}
+
+func (t *Tracer) takeTrace(r *ruleTrace, payload []byte) {
+	m, err := parseTrace(payload)
+	if err != nil {
+		t.fail(err)
+		return
+	}
+	d := r.direction(&m)
+	if d == "" || m.table == r.table {
+		return
+	}
+	s := m.step()
+	t.send(Record{Event: evidence.Event{
+		Kind: evidence.RuleVerdict, Netns: t.dec.netns(r.inode), Direction: d, Rule: &s,
+		Hook: r.hooks[[3]string{s.Family, s.Table, s.Chain}],
+	}})
+}

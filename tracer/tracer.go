@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tracer watches one probe in the kernel: it loads the programs of
+// package bpf, attaches them, and turns what they say into evidence.
+package tracer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/pathtrace/pathtrace/bpf"
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// Key is what tells the probe's packets from all others.
+type Key struct {
+	Protocol uint8 // IPPROTO_TCP
+	ISN      uint32
+	Target   netip.AddrPort
+}
+
+// Counters are the rules of an x_tables table that counted a packet of ours.
+type Counters struct {
+	Event   evidence.Event // when, where, which way
+	Family  int            // 4 or 6
+	Table   string
+	Moved   map[int]uint64 // by index of the entry in the table's blob
+	Trouble string         // why the counters cannot be trusted; empty when they can
+}
+
+// Record is one thing that was seen: an event, or counters to be replayed into rules.
+type Record struct {
+	Event    evidence.Event
+	Counters *Counters
+}
+
+// Options of [Open].
+type Options struct {
+	// NetnsName names a namespace by inode number; "" when it is unknown.
+	NetnsName func(inode uint32) string
+}
+
+// Tracer is a set of attached programs. Its methods may be called from one goroutine at a time.
+type Tracer struct {
+	Missing []string // hooks this kernel lacks, each with the reason and what is lost
+
+	coll    *ebpf.Collection
+	links   []link.Link
+	reader  *ringbuf.Reader
+	dec     decoder
+	records chan Record
+	done    chan struct{} // closed when nobody takes records any more
+	flushed chan struct{} // the reader has emptied the ring buffer
+	stopped chan struct{} // the reader has ended
+
+	mu        sync.Mutex // guards what follows
+	failed    error
+	inventory []nfHook // filled while an inventory runs
+	ranks     map[rankKey][]int
+	slots     []*xtSlot
+
+	traces    []*ruleTrace
+	traceLost atomic.Uint64 // trace messages that found no room in a socket
+	wg        sync.WaitGroup
+}
+
+// ErrNoObservers: the kernel has no BPF netfilter programs (since Linux 6.4).
+var ErrNoObservers = errors.New("this kernel has no BPF netfilter programs (they came with Linux 6.4)")
+
+// Open loads and attaches the tracepoint tier. The caller needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
+func Open(o Options) (*Tracer, error) {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, fmt.Errorf("read the kernel's type information: %w", err)
+	}
+	spec, err := bpf.LoadTracepoint()
+	if err != nil {
+		return nil, fmt.Errorf("parse the programs: %w", err)
+	}
+	missing, err := fit(spec, kernel)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tracer{records: make(chan Record, 4096), done: make(chan struct{}), flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
+	for _, m := range missing {
+		t.Missing = append(t.Missing, m.String())
+	}
+	if spec.Programs[progObserve] == nil {
+		t.Missing = append(t.Missing, "netfilter observers: "+ErrNoObservers.Error()+": not seen: legacy iptables rules, drops by netfilter functions that are no rules")
+	}
+	opts := ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel, ExtraRelocationTargets: moduleTypes()}}
+	if t.coll, err = ebpf.NewCollectionWithOptions(spec, opts); err != nil {
+		return nil, fmt.Errorf("load the programs: %w", err)
+	}
+	t.dec = decoder{
+		drops:   loadReasons(kernel, "skb_drop_reason", "SKB_DROP_REASON_", "SKB_"),
+		resets:  loadReasons(kernel, "sk_rst_reason", "SK_RST_REASON_"),
+		symbols: newSymbols(t.coll.Programs[progSymbolize], t.coll.Maps["symbols"]),
+		netns:   o.NetnsName,
+	}
+	if err := t.attach(); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// moduleTypes returns the types of netfilter's modules, where they are modules and loaded.
+func moduleTypes() []*btf.Spec {
+	var specs []*btf.Spec
+	for _, m := range []string{"nf_tables", "x_tables"} {
+		if s, err := btf.LoadKernelModuleSpec(m); err == nil {
+			specs = append(specs, s)
+		}
+	}
+	return specs
+}
+
+func (t *Tracer) attach() error {
+	var err error
+	if t.reader, err = ringbuf.NewReader(t.coll.Maps["events"]); err != nil {
+		return fmt.Errorf("open the ring buffer: %w", err)
+	}
+	t.wg.Add(1)
+	go t.read()
+	for name, prog := range t.coll.Programs {
+		h, ok := hookNamed(name)
+		if !ok {
+			continue
+		}
+		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
+		switch {
+		case err == nil:
+			t.links = append(t.links, l)
+		case h.Needed:
+			return fmt.Errorf("attach to the tracepoint %s: %w", name, err)
+		default:
+			t.Missing = append(t.Missing, missingHook{h, err.Error()}.String())
+		}
+	}
+	return nil
+}
+
+// Watch starts to report the packets that key describes, and forgets those of an earlier key.
+func (t *Tracer) Watch(key Key) error {
+	k := bpf.TracepointProbeKey{
+		On: 1, Isn: key.ISN, Tgid: uint32(os.Getpid()), Proto: key.Protocol, Target: key.Target.Addr().As16(),
+	}
+	k.Port = binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, key.Target.Port()))
+	if err := t.coll.Variables["probe"].Set(k); err != nil {
+		return fmt.Errorf("tell the programs what to watch: %w", err)
+	}
+	return nil
+}
+
+// Records returns what is seen, as it comes. It is closed by [Tracer.Close].
+func (t *Tracer) Records() <-chan Record { return t.records }
+
+// Lost counts the events that the kernel could not hand over since [Open].
+func (t *Tracer) Lost() uint64 {
+	var n uint64
+	if err := t.coll.Variables["lost"].Get(&n); err != nil {
+		return 1 // not knowing is not zero
+	}
+	return n + t.traceLost.Load()
+}
+
+// Flush waits until all that the kernel has handed over so far went to [Tracer.Records].
+func (t *Tracer) Flush() error {
+	if err := t.reader.Flush(); err != nil {
+		return fmt.Errorf("flush the ring buffer: %w", err)
+	}
+	select {
+	case <-t.flushed:
+	case <-t.stopped:
+	}
+	for _, r := range t.traces {
+		r.flush()
+	}
+	return nil
+}
+
+// Err returns why reading ended early, or nil.
+func (t *Tracer) Err() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.failed
+}
+
+func (t *Tracer) read() {
+	defer t.wg.Done()
+	defer close(t.stopped)
+	var rec ringbuf.Record
+	for {
+		err := t.reader.ReadInto(&rec)
+		switch {
+		case errors.Is(err, ringbuf.ErrFlushed):
+			select {
+			case t.flushed <- struct{}{}:
+			case <-t.done:
+			}
+		case errors.Is(err, ringbuf.ErrClosed):
+			return
+		case err != nil:
+			t.fail(err)
+			return
+		default:
+			if err := t.take(rec.RawSample); err != nil {
+				t.fail(err)
+			}
+		}
+	}
+}
+
+func (t *Tracer) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.failed = errors.Join(t.failed, err)
+}
+
+// take handles one ring buffer record.
+func (t *Tracer) take(raw []byte) error {
+	s, err := parseSample(raw)
+	if err != nil {
+		return err
+	}
+	switch s.Kind {
+	case kindNFHook:
+		t.mu.Lock()
+		t.inventory = append(t.inventory, newNFHook(&s))
+		t.mu.Unlock()
+		return nil
+	case kindXTables:
+		t.send(Record{Counters: t.counters(&s)})
+		return nil
+	}
+	e, err := t.dec.event(&s)
+	if err != nil {
+		return err
+	}
+	if s.Kind == kindHook {
+		t.mu.Lock()
+		p, ok := t.priority(&s)
+		t.mu.Unlock()
+		if !ok {
+			return nil
+		}
+		e.Priority = &p
+	}
+	t.send(Record{Event: e})
+	return nil
+}
+
+func (t *Tracer) send(r Record) {
+	select {
+	case t.records <- r:
+	case <-t.done:
+	}
+}
+
+// Close takes every program off the kernel and every trace table out of the rulesets.
+func (t *Tracer) Close() error {
+	close(t.done)
+	var errs []error
+	if t.coll != nil {
+		errs = append(errs, t.coll.Variables["probe"].Set(bpf.TracepointProbeKey{}))
+	}
+	var wg sync.WaitGroup
+	for _, r := range t.traces {
+		wg.Go(func() { r.close() })
+	}
+	for _, l := range slices.Backward(t.links) {
+		errs = append(errs, l.Close())
+	}
+	for _, s := range t.slots {
+		errs = append(errs, s.blocks.Close())
+	}
+	if t.reader != nil {
+		errs = append(errs, t.reader.Close())
+	}
+	wg.Wait()
+	t.wg.Wait()
+	close(t.records)
+	if t.coll != nil {
+		t.coll.Close()
+	}
+	return errors.Join(errs...)
+}
