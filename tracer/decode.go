@@ -198,7 +198,7 @@ func (d *decoder) stack(s *sample, e *evidence.Event) error {
 		}
 	}
 	e.Stack = frames
-	e.Hook = hookOfStack(append([]string{e.Function}, frames...), e.Packet)
+	e.Hook = hookOfStack(append([]string{e.Function}, frames...))
 	return nil
 }
 

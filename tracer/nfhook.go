@@ -73,7 +73,7 @@ var hookFrames = map[string]string{
 
 // hookOfStack tells in which netfilter hook a packet was freed: the first caller
 // of netfilter's own functions. Empty when none of them is in the stack.
-func hookOfStack(stack []string, _ *evidence.Packet) string {
+func hookOfStack(stack []string) string {
 	at := slices.IndexFunc(stack, isNetfilter)
 	if at < 0 {
 		return ""

@@ -166,10 +166,7 @@ func (t *Tracer) readTrace(r *ruleTrace) {
 				t.fail(err)
 				return
 			}
-			select {
-			case r.empty <- struct{}{}:
-			case <-t.done:
-			}
+			r.empty <- struct{}{} // flush waits for it
 		case errors.Is(err, unix.ENOBUFS):
 			t.traceLost.Add(1)
 		case errors.Is(err, os.ErrClosed):
@@ -233,7 +230,7 @@ func (t *Tracer) takeTrace(r *ruleTrace, payload []byte) {
 		return
 	}
 	s := m.step()
-	t.send(Record{Event: evidence.Event{
+	t.take(Record{Event: evidence.Event{
 		Kind: evidence.RuleVerdict, Netns: t.dec.netns(r.inode), Direction: d, Rule: &s,
 		Hook: r.hooks[[3]string{s.Family, s.Table, s.Chain}],
 	}})

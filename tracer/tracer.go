@@ -49,6 +49,8 @@ type Record struct {
 type Options struct {
 	// NetnsName names a namespace by inode number; "" when it is unknown.
 	NetnsName func(inode uint32) string
+	// Take is given what is seen, as it comes, from goroutines of the tracer. It must not block.
+	Take func(Record)
 }
 
 // Tracer is a set of attached programs. Its methods may be called from one goroutine at a time.
@@ -59,8 +61,7 @@ type Tracer struct {
 	links   []link.Link
 	reader  *ringbuf.Reader
 	dec     decoder
-	records chan Record
-	done    chan struct{} // closed when nobody takes records any more
+	take    func(Record)
 	flushed chan struct{} // the reader has emptied the ring buffer
 	stopped chan struct{} // the reader has ended
 
@@ -92,7 +93,7 @@ func Open(o Options) (*Tracer, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tracer{records: make(chan Record, 4096), done: make(chan struct{}), flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
+	t := &Tracer{take: o.Take, flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
 	for _, m := range missing {
 		t.Missing = append(t.Missing, m.String())
 	}
@@ -164,9 +165,6 @@ func (t *Tracer) Watch(key Key) error {
 	return nil
 }
 
-// Records returns what is seen, as it comes. It is closed by [Tracer.Close].
-func (t *Tracer) Records() <-chan Record { return t.records }
-
 // Lost counts the events that the kernel could not hand over since [Open].
 func (t *Tracer) Lost() uint64 {
 	var n uint64
@@ -176,7 +174,7 @@ func (t *Tracer) Lost() uint64 {
 	return n + t.traceLost.Load()
 }
 
-// Flush waits until all that the kernel has handed over so far went to [Tracer.Records].
+// Flush waits until all that the kernel has handed over so far went to Options.Take.
 func (t *Tracer) Flush() error {
 	if err := t.reader.Flush(); err != nil {
 		return fmt.Errorf("flush the ring buffer: %w", err)
@@ -206,17 +204,14 @@ func (t *Tracer) read() {
 		err := t.reader.ReadInto(&rec)
 		switch {
 		case errors.Is(err, ringbuf.ErrFlushed):
-			select {
-			case t.flushed <- struct{}{}:
-			case <-t.done:
-			}
+			t.flushed <- struct{}{} // Flush waits for it
 		case errors.Is(err, ringbuf.ErrClosed):
 			return
 		case err != nil:
 			t.fail(err)
 			return
 		default:
-			if err := t.take(rec.RawSample); err != nil {
+			if err := t.record(rec.RawSample); err != nil {
 				t.fail(err)
 			}
 		}
@@ -229,8 +224,8 @@ func (t *Tracer) fail(err error) {
 	t.failed = errors.Join(t.failed, err)
 }
 
-// take handles one ring buffer record.
-func (t *Tracer) take(raw []byte) error {
+// record handles one ring buffer record.
+func (t *Tracer) record(raw []byte) error {
 	s, err := parseSample(raw)
 	if err != nil {
 		return err
@@ -242,7 +237,7 @@ func (t *Tracer) take(raw []byte) error {
 		t.mu.Unlock()
 		return nil
 	case kindXTables:
-		t.send(Record{Counters: t.counters(&s)})
+		t.take(Record{Counters: t.counters(&s)})
 		return nil
 	}
 	e, err := t.dec.event(&s)
@@ -258,20 +253,12 @@ func (t *Tracer) take(raw []byte) error {
 		}
 		e.Priority = &p
 	}
-	t.send(Record{Event: e})
+	t.take(Record{Event: e})
 	return nil
-}
-
-func (t *Tracer) send(r Record) {
-	select {
-	case t.records <- r:
-	case <-t.done:
-	}
 }
 
 // Close takes every program off the kernel and every trace table out of the rulesets.
 func (t *Tracer) Close() error {
-	close(t.done)
 	var errs []error
 	if t.coll != nil {
 		errs = append(errs, t.coll.Variables["probe"].Set(bpf.TracepointProbeKey{}))
@@ -291,7 +278,6 @@ func (t *Tracer) Close() error {
 	}
 	wg.Wait()
 	t.wg.Wait()
-	close(t.records)
 	if t.coll != nil {
 		t.coll.Close()
 	}

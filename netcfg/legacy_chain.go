@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netcfg
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// LegacyChain reads a chain of iptables-legacy: rules and counters from the
+// kernel, the text of a rule from "iptables-legacy-save -t TABLE" (or
+// ip6tables-legacy-save, or iptables-save where that is the legacy one), whose
+// n-th "-A CHAIN" line is the n-th rule. family is ip or ip6.
+//
+// Of a chain with more than 200 rules only those with the given numbers and
+// three on either side are kept; Total counts all. Where the tool could not
+// say the text, Unread says why. The error wraps [fs.ErrNotExist] when there
+// is no such table or chain.
+func (n *Netns) LegacyChain(family, table, chain string, numbers []int) (evidence.Chain, error) {
+	version, ok := map[string]int{"ip": 4, "ip6": 6}[family]
+	if !ok {
+		return evidence.Chain{}, fmt.Errorf("legacy chain: unknown family %q", family)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
+	defer cancel()
+	before, err := n.LegacyTable(version, table)
+	if err != nil {
+		return evidence.Chain{}, err
+	}
+	for range dumpTries {
+		c, err := before.chain(chain)
+		if err != nil {
+			return c, err
+		}
+		saved, err := n.save(ctx, family, "legacy", table, chain)
+		after, afterErr := n.LegacyTable(version, table)
+		if afterErr != nil {
+			return c, afterErr
+		}
+		if !sameRules(before, after) {
+			before = after
+			continue
+		}
+		switch {
+		case err != nil:
+			c.Unread = err.Error()
+		case len(saved.rules) != c.Total || c.Base != (saved.policy != ""):
+			c.Unread = fmt.Sprintf("iptables-save lists %d rules where the kernel has %d", len(saved.rules), c.Total)
+		default:
+			c.Text = saved.policy
+			for i := range c.Rules {
+				c.Rules[i].Text = saved.rules[i]
+			}
+		}
+		trim(&c, func(r evidence.FirewallRule) bool { return slices.Contains(numbers, r.Number) })
+		return c, nil
+	}
+	return evidence.Chain{}, fmt.Errorf("legacy table %s: changed each of the %d times it was read", table, dumpTries)
+}
+
+// chain takes one chain out of a table, without texts.
+func (t *LegacyTable) chain(name string) (evidence.Chain, error) {
+	c := evidence.Chain{Backend: "iptables-legacy", Family: "ip", Table: t.Name, Name: name, Rules: []evidence.FirewallRule{},
+		Owner: chainOwner(t.Name, name)}
+	if t.Family == 6 {
+		c.Family = "ip6"
+	}
+	found := false
+	for _, e := range t.Entries {
+		if e.Chain != name {
+			continue
+		}
+		found = found || !e.Head || e.Chain != "ERROR"
+		switch {
+		case e.Policy:
+			c.Policy = map[string]string{"ACCEPT": "accept", "DROP": "drop"}[e.Target]
+		case e.Number > 0:
+			c.Rules = append(c.Rules, evidence.FirewallRule{Number: e.Number, Packets: e.Packets, Bytes: e.Bytes})
+		}
+	}
+	if !found {
+		return c, fmt.Errorf("legacy chain %s of table %s: %w", name, t.Name, fs.ErrNotExist)
+	}
+	c.Total = len(c.Rules)
+	if t.isHook(name) {
+		c.Base, c.Hook, c.Priority = true, name, legacyPriority(t.Name, name)
+	}
+	return c, nil
+}
+
+// legacyPriority is where the kernel registers a table's hook (enum
+// nf_ip_hook_priorities in include/uapi/linux/netfilter_ipv4.h).
+func legacyPriority(table, hook string) int {
+	switch table {
+	case "raw":
+		return -300
+	case "mangle":
+		return -150
+	case "security":
+		return 50
+	case "nat":
+		if hook == evidence.Input || hook == evidence.Postrouting {
+			return 100
+		}
+		return -100
+	}
+	return 0
+}
+
+// sameRules reports whether two readings of a table are alike, counters aside.
+func sameRules(a, b *LegacyTable) bool {
+	return a.Size == b.Size && slices.EqualFunc(a.Entries, b.Entries, func(x, y LegacyEntry) bool {
+		x.Packets, x.Bytes, y.Packets, y.Bytes = 0, 0, 0, 0
+		return x == y
+	})
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// traceBytes makes the payload of a trace message.
+func traceBytes(family uint8, attributes ...[]byte) []byte {
+	b := []byte{family, 0, 0, 0}
+	for _, a := range attributes {
+		b = append(b, a...)
+	}
+	return b
+}
+
+func TestParseTrace(t *testing.T) {
+	jump := int32(-3)
+	verdict := attrString(attrU32(nil, unix.NFTA_VERDICT_CODE, uint32(jump)), unix.NFTA_VERDICT_CHAIN, "services")
+	m, err := parseTrace(traceBytes(pfInet,
+		attrString(nil, unix.NFTA_TRACE_TABLE, "fw"), attrString(nil, unix.NFTA_TRACE_CHAIN, "input"),
+		attr(nil, unix.NFTA_TRACE_RULE_HANDLE, binary.BigEndian.AppendUint64(nil, 7)),
+		attrU32(nil, unix.NFTA_TRACE_TYPE, traceTypeRule), attrNest(nil, unix.NFTA_TRACE_VERDICT, verdict),
+		attrU32(nil, unix.NFTA_TRACE_ID, 42)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := evidence.RuleStep{Backend: "nft", Family: "inet", Table: "fw", Chain: "input", Handle: 7, Verdict: "jump", Target: "services", TraceID: 42}
+	if d := cmp.Diff(want, m.step()); d != "" {
+		t.Error(d)
+	}
+	m, _ = parseTrace(traceBytes(pfIPv4, attrString(nil, unix.NFTA_TRACE_TABLE, "filter"), attrString(nil, unix.NFTA_TRACE_CHAIN, "INPUT"),
+		attrU32(nil, unix.NFTA_TRACE_TYPE, traceTypePolicy), attrU32(nil, unix.NFTA_TRACE_POLICY, 0)))
+	want = evidence.RuleStep{Backend: "nft", Family: "ip", Table: "filter", Chain: "INPUT", Policy: true, Verdict: "drop"}
+	if d := cmp.Diff(want, m.step()); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestVerdictName(t *testing.T) {
+	for v, want := range map[int32]string{
+		-1: "continue", -2: "continue", -3: "jump", -4: "goto", -5: "return", 0: "drop", 1: "accept", 2: "stolen",
+		3: "queue", 5<<16 | 3: "queue", 0x10002: "stolen",
+	} {
+		if got := verdictName(v); got != want {
+			t.Errorf("%#x: %s, want %s", v, got, want)
+		}
+	}
+}
+
+// A packet is ours by its sequence numbers alone; a trace of somebody else's packet is not.
+func TestTraceDirection(t *testing.T) {
+	ip := make([]byte, 20)
+	ip[0], ip[9] = 0x45, unix.IPPROTO_TCP
+	tcp := func(seq, ack uint32, flags byte) []byte {
+		b := make([]byte, 20)
+		binary.BigEndian.PutUint32(b[4:], seq)
+		binary.BigEndian.PutUint32(b[8:], ack)
+		b[13] = flags
+		return b
+	}
+	r := ruleTrace{key: Key{ISN: 1000}, walks: map[uint32]string{}}
+	for i, c := range []struct {
+		want string
+		th   []byte
+	}{
+		{evidence.Forward, tcp(1000, 0, 2)},
+		{evidence.Forward, tcp(1001, 77, 0x10)},
+		{evidence.Reply, tcp(5_000_000, 1001, 0x12)},
+		{evidence.Reply, tcp(0, 1001, 0x14)},
+		{"", tcp(5_000_000, 1001, 2)}, // the field means nothing without ACK
+		{"", tcp(999, 0, 2)},
+		{"", tcp(1000+traceWindow+1, 0, 2)},
+	} {
+		m := traceMessage{id: uint32(i), network: ip, transport: c.th}
+		if got := r.direction(&m); got != c.want {
+			t.Errorf("packet %d: %q, want %q", i, got, c.want)
+		}
+		later := traceMessage{id: uint32(i)} // later steps carry no headers
+		if got := r.direction(&later); got != c.want {
+			t.Errorf("packet %d, later step: %q, want %q", i, got, c.want)
+		}
+	}
+}
+
+func TestSymbolName(t *testing.T) {
+	for in, want := range map[string]string{
+		"tcp_v4_rcv\x00junk":                       "tcp_v4_rcv",
+		"nft_do_chain [nf_tables]\x00":             "nft_do_chain",
+		"ip_rcv_core.isra.0\x00":                   "ip_rcv_core",
+		"__netif_receive_skb_core.constprop.0\x00": "__netif_receive_skb_core",
+		"": "",
+	} {
+		if got := symbolName([]byte(in)); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzParseTrace(f *testing.F) {
+	f.Add(traceBytes(pfInet, attrString(nil, unix.NFTA_TRACE_TABLE, "fw"), attrU32(nil, unix.NFTA_TRACE_TYPE, 3)))
+	f.Add([]byte{1, 0, 0, 0, 3, 0, 1, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := ruleTrace{key: Key{ISN: 1000}, walks: map[uint32]string{}}
+		for _, m := range messages(b) {
+			_ = m.ackErrno()
+		}
+		m, err := parseTrace(b)
+		if err != nil {
+			return
+		}
+		_ = m.step()
+		_ = r.direction(&m)
+	})
+}
+
+type noSymbols struct{}
+
+func (noSymbols) names(a []uint64) ([]string, error) { return make([]string, len(a)), nil }
+
+func FuzzEvent(f *testing.F) {
+	f.Add(make([]byte, sampleSize))
+	f.Add([]byte(strings.Repeat("\xff", sampleSize)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := parseSample(b)
+		if err != nil {
+			return
+		}
+		d := decoder{drops: reasons{2: "NOT_SPECIFIED"}, symbols: noSymbols{}, netns: func(uint32) string { return "ns" }}
+		_, _ = d.event(&s)
+		_ = s.moved()
+		_ = newNFHook(&s)
+	})
+}
