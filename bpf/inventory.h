@@ -26,6 +26,8 @@ struct inv {
 	struct nf_hook_entries *entries;
 	struct net_device *dev;
 	__u32 wanted; /* inode; 0: one record for each namespace that has hooks */
+	__u32 init;   /* inode of the initial namespace: the one behind the head of the list */
+	__u32 behind_head;
 	__u32 inum;
 	__u32 num;
 	__u32 count;
@@ -142,12 +144,18 @@ static long inv_net(__u32 i, struct inv *v)
 		next = BPF_CORE_READ(net, list.next);
 		net = container_of_list(next, struct net, list);
 		v->net = net;
-		if (net == v->first)
-			return 1;
 	}
-	if (BPF_CORE_READ(net, ns.ops) != v->ops)
-		return 0; /* the head of the list is no namespace */
+	if (BPF_CORE_READ(net, ns.ops) != v->ops) { /* the head of the list is no namespace */
+		v->behind_head = 1;
+		return 0;
+	}
 	v->inum = BPF_CORE_READ(net, ns.inum);
+	if (v->behind_head) {
+		v->init = v->inum;
+		v->behind_head = 0;
+	}
+	if (i && net == v->first)
+		return 1;
 	if (v->wanted && v->inum != v->wanted)
 		return 0;
 	v->count = 0;
@@ -168,7 +176,10 @@ static long inv_net(__u32 i, struct inv *v)
 	return v->wanted != 0;
 }
 
-/* args: inode of a namespace, or 0 for one record for each that has netfilter hooks */
+/*
+ * args: inode of a namespace, or 0 for one record for each that has netfilter hooks.
+ * Returns, for 0, the inode of the initial namespace.
+ */
 SEC("raw_tp")
 int inventory(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -181,7 +192,7 @@ int inventory(struct bpf_raw_tracepoint_args *ctx)
 	v.ops = BPF_CORE_READ(net, ns.ops);
 	v.wanted = ctx->args[0];
 	bpf_loop(MAX_NETNS, inv_net, &v, 0);
-	return 0;
+	return v.init;
 }
 
 struct symbol {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,12 +45,12 @@ type Config struct {
 
 // TCP is a socket that is bound and ready to connect.
 type TCP struct {
-	ISN   uint32 // the initial sequence number of its SYN
-	Start int64  // CLOCK_MONOTONIC when connect() was called, ns
+	ISN uint32 // the initial sequence number of its SYN
 
-	cfg  Config
-	fd   int
-	wake int // eventfd
+	cfg   Config
+	fd    int
+	wake  int // eventfd
+	start atomic.Int64
 }
 
 // Open makes the socket in the network namespace of the calling thread, binds
@@ -174,6 +175,9 @@ func (t *TCP) Local() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// Start is when connect() was called, in nanoseconds of CLOCK_MONOTONIC; 0 before that.
+func (t *TCP) Start() int64 { return t.start.Load() }
+
 // Run connects, says what is to be said and listens, until the deadline or
 // until ctx ends. It is called once.
 func (t *TCP) Run(ctx context.Context) evidence.Probe {
@@ -185,13 +189,13 @@ func (t *TCP) Run(ctx context.Context) evidence.Probe {
 	})
 	defer stop()
 	p.Started = time.Now()
-	t.Start = monotonic()
+	t.start.Store(monotonic())
 	deadline := p.Started.Add(t.cfg.Timeout)
 	p.Outcome = t.connect(ctx, &p, deadline)
 	if p.Outcome == evidence.Connected {
 		p.Outcome = t.talk(ctx, &p, deadline)
 	}
-	p.DurationNS = monotonic() - t.Start
+	p.DurationNS = monotonic() - t.start.Load()
 	if l := t.Local(); l.IsValid() && !l.Addr().IsUnspecified() {
 		p.Local = l.String()
 	}
@@ -293,12 +297,11 @@ func (t *TCP) quiet(p *evidence.Probe, heard []byte) string {
 // wait polls for events; 0 means that the deadline passed or ctx ended.
 func (t *TCP) wait(ctx context.Context, events int16, deadline time.Time) (int16, error) {
 	for {
-		if ctx.Err() != nil {
-			return 0, nil
-		}
-		left := time.Until(deadline)
-		if left <= 0 {
-			return 0, nil
+		// an answer that is there already counts, however late we look
+		left := max(0, time.Until(deadline))
+		over := left == 0 || ctx.Err() != nil
+		if over {
+			left = 0
 		}
 		ts := unix.NsecToTimespec(int64(left))
 		fds := []unix.PollFd{{Fd: int32(t.fd), Events: events}, {Fd: int32(t.wake), Events: unix.POLLIN}}
@@ -311,6 +314,9 @@ func (t *TCP) wait(ctx context.Context, events int16, deadline time.Time) (int16
 		}
 		if fds[0].Revents != 0 {
 			return fds[0].Revents, nil
+		}
+		if over {
+			return 0, nil
 		}
 	}
 }

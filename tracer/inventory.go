@@ -41,23 +41,23 @@ func newNFHook(s *sample) nfHook {
 	return h
 }
 
-// Hooked returns the inode numbers of the namespaces of this host that have
-// netfilter hooks, entered or not: the kernel's own list is walked.
-func (t *Tracer) Hooked() ([]uint32, error) {
-	records, err := t.takeInventory(0)
+// Hooked walks the kernel's own list of namespaces. It returns the inode
+// numbers of those that have netfilter hooks, entered or not, and that of the
+// initial one.
+func (t *Tracer) Hooked() (inodes []uint32, initial uint32, err error) {
+	records, initial, err := t.takeInventory(0)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var inodes []uint32
 	for _, r := range records {
 		inodes = append(inodes, r.netns)
 	}
-	return inodes, nil
+	return inodes, initial, nil
 }
 
 // Hooks returns the functions registered with netfilter in a namespace, in calling order.
 func (t *Tracer) Hooks(inode uint32) ([]evidence.Hook, error) {
-	records, err := t.takeInventory(inode)
+	records, _, err := t.takeInventory(inode)
 	if err != nil {
 		return nil, err
 	}
@@ -69,21 +69,21 @@ func (t *Tracer) Hooks(inode uint32) ([]evidence.Hook, error) {
 }
 
 // takeInventory runs the program that walks net->nf. Our own observers are left out.
-func (t *Tracer) takeInventory(inode uint32) ([]nfHook, error) {
+func (t *Tracer) takeInventory(inode uint32) (hooks []nfHook, returned uint32, err error) {
 	before := t.Lost()
 	t.mu.Lock()
 	t.inventory = nil
 	t.mu.Unlock()
-	if _, err := t.coll.Programs[progInventory].Run(&ebpf.RunOptions{Context: []uint64{uint64(inode)}}); err != nil {
-		return nil, fmt.Errorf("list netfilter hooks: %w", err)
+	if returned, err = t.coll.Programs[progInventory].Run(&ebpf.RunOptions{Context: []uint64{uint64(inode)}}); err != nil {
+		return nil, 0, fmt.Errorf("list netfilter hooks: %w", err)
 	}
 	if err := t.Flush(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if now := t.Lost(); now != before {
-		return nil, fmt.Errorf("list netfilter hooks: %d records were lost", now-before)
+		return nil, 0, fmt.Errorf("list netfilter hooks: %d records were lost", now-before)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Clone(t.inventory), t.failed
+	return slices.Clone(t.inventory), returned, t.failed
 }

@@ -41,7 +41,7 @@ func (t *Tracer) Observe(inode uint32, version int) (unseen []string, err error)
 	if prog == nil {
 		return nil, ErrNoObservers
 	}
-	hooks, err := t.takeInventory(inode)
+	hooks, _, err := t.takeInventory(inode)
 	if err != nil {
 		return nil, err
 	}

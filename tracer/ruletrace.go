@@ -42,7 +42,7 @@ type ruleTrace struct {
 // named pathtrace-PID with one rule for each direction, owned by a socket of
 // ours (NFT_TABLE_F_OWNER, Linux 5.12): it changes no verdict and dies with us.
 func (t *Tracer) TraceRules(inode uint32, key Key) error {
-	hooks, err := t.takeInventory(inode)
+	hooks, _, err := t.takeInventory(inode)
 	if err != nil {
 		return err
 	}

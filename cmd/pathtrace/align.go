@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// visit is the stay of one copy of a packet in one namespace.
+type visit struct {
+	skb  string
+	from int64 // first sight of it there
+	drop int64 // when it was dropped, 0 if not
+}
+
+// align puts events in order and on the probe's clock: At becomes nanoseconds
+// since start, which is CLOCK_MONOTONIC as the events' own times are.
+//
+// Steps of an nftables trace carry no time and no buffer. The kernel writes
+// them while the packet is in the hook, so the n-th walk of one direction in a
+// namespace is the walk of the n-th copy that came there or was made there. Its
+// steps get that copy's address and time, and a step that drops the time of the drop.
+func align(events []evidence.Event, start int64) {
+	visits := visitsOf(events)
+	walks := map[string]map[uint32]int{}
+	for i := range events {
+		e := &events[i]
+		if e.At != 0 || e.Rule == nil {
+			continue
+		}
+		k := e.Netns + " " + e.Direction
+		if walks[k] == nil {
+			walks[k] = map[uint32]int{}
+		}
+		n, ok := walks[k][e.Rule.TraceID]
+		if !ok {
+			n = len(walks[k])
+			walks[k][e.Rule.TraceID] = n
+		}
+		if n >= len(visits[k]) {
+			continue // its packet was not seen otherwise; it stays at the start
+		}
+		v := visits[k][n]
+		e.At, e.SKB = v.from, v.skb
+		if e.Rule.Verdict == "drop" && v.drop != 0 {
+			e.At = v.drop
+		}
+	}
+	for i := range events {
+		if events[i].At != 0 {
+			events[i].At -= start
+		}
+	}
+	slices.SortStableFunc(events, func(a, b evidence.Event) int {
+		if c := cmp.Compare(a.At, b.At); c != 0 {
+			return c
+		}
+		return cmp.Compare(rank(a), rank(b))
+	})
+}
+
+// visitsOf lists, by namespace and direction, the copies of our packets in the
+// order in which they first appeared there. A buffer's address may come back
+// once it was freed: that is another copy.
+func visitsOf(events []evidence.Event) map[string][]visit {
+	timed := make([]*evidence.Event, 0, len(events))
+	for i := range events {
+		if e := &events[i]; e.At != 0 && e.SKB != "" && e.Packet != nil {
+			timed = append(timed, e)
+		}
+	}
+	slices.SortStableFunc(timed, func(a, b *evidence.Event) int { return cmp.Compare(a.At, b.At) })
+	out := map[string][]visit{}
+	open := map[string]int{}
+	for _, e := range timed {
+		k := e.Netns + " " + e.Direction
+		id := k + " " + e.SKB
+		i, ok := open[id]
+		if !ok && e.Kind == evidence.Consume {
+			continue // a clone, made and freed to ask for the next hop's address
+		}
+		if !ok {
+			i = len(out[k])
+			open[id] = i
+			out[k] = append(out[k], visit{skb: e.SKB, from: e.At})
+		}
+		switch e.Kind {
+		case evidence.Drop:
+			out[k][i].drop = e.At
+			delete(open, id)
+		case evidence.Consume:
+			delete(open, id)
+		}
+	}
+	return out
+}
+
+// rank orders what happened at the same instant: a packet comes in before a
+// rule sees it, and a rule decides before the packet is freed or leaves.
+func rank(e evidence.Event) int {
+	switch e.Kind {
+	case evidence.Receive, evidence.HookPassed:
+		return 0
+	case evidence.RuleVerdict:
+		return 1
+	}
+	return 2
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/netcfg"
+	"github.com/pathtrace/pathtrace/tracer"
+)
+
+// gatherer reads the configuration that the events point to, each part once
+// and only where a packet of ours has been.
+type gatherer struct {
+	spaces *spaces
+	tracer *tracer.Tracer
+	tables map[tableKey]*netcfg.LegacyTable
+	conns  map[string][]evidence.Socket // our connection, as the server's namespace has it
+	chains map[chainKey]evidence.Chain
+}
+
+type tableKey struct {
+	netns  string
+	family int
+	name   string
+}
+
+type chainKey struct{ netns, backend, family, table, chain string }
+
+func newGatherer(s *spaces, t *tracer.Tracer) *gatherer {
+	return &gatherer{
+		spaces: s, tracer: t, tables: map[tableKey]*netcfg.LegacyTable{},
+		conns: map[string][]evidence.Socket{}, chains: map[chainKey]evidence.Chain{},
+	}
+}
+
+func (g *gatherer) addConnection(netns string, s evidence.Socket) {
+	g.conns[netns] = append(g.conns[netns], s)
+}
+
+// events turns records into events; counters are replayed into the rules they belong to.
+func (g *gatherer) events(records []tracer.Record) (events []evidence.Event, unseen []string) {
+	events = []evidence.Event{}
+	for _, r := range records {
+		if r.Counters == nil {
+			events = append(events, r.Event)
+			continue
+		}
+		steps, err := g.replay(r.Counters)
+		if err != nil {
+			why := fmt.Sprintf("%s: rules of iptables-legacy table %s in %s: %v", r.Counters.Event.Netns, r.Counters.Table, r.Counters.Event.Hook, err)
+			if !slices.Contains(unseen, why) {
+				unseen = append(unseen, why)
+			}
+			continue
+		}
+		for i := range steps {
+			e := r.Counters.Event
+			e.Rule = &steps[i]
+			events = append(events, e)
+		}
+	}
+	return events, unseen
+}
+
+func (g *gatherer) replay(c *tracer.Counters) ([]evidence.RuleStep, error) {
+	if c.Trouble != "" {
+		return nil, fmt.Errorf("%s", c.Trouble)
+	}
+	key := tableKey{c.Event.Netns, c.Family, c.Table}
+	t := g.tables[key]
+	if t == nil {
+		n := g.spaces.byName[key.netns]
+		if n == nil {
+			return nil, fmt.Errorf("the namespace cannot be entered")
+		}
+		var err error
+		if t, err = n.LegacyTable(key.family, key.name); err != nil {
+			return nil, err
+		}
+		g.tables[key] = t
+	}
+	return t.Replay(c.Event.Hook, func(i int) uint64 { return c.Moved[i] })
+}
+
+// namespaces reads the configuration of every namespace that the events name.
+func (g *gatherer) namespaces(c *evidence.Case) []evidence.Namespace {
+	names := []string{c.Probe.Netns}
+	for _, e := range c.Events {
+		if e.Netns != "" && !slices.Contains(names, e.Netns) {
+			names = append(names, e.Netns)
+		}
+	}
+	out := make([]evidence.Namespace, 0, len(names))
+	for _, name := range names {
+		out = append(out, g.namespace(name, c))
+	}
+	return out
+}
+
+func (g *gatherer) namespace(name string, c *evidence.Case) evidence.Namespace {
+	s := evidence.Namespace{Name: name}
+	n := g.spaces.byName[name]
+	if n == nil {
+		return s // every section is unread
+	}
+	here := packetsIn(c, name)
+	s.Inode, s.Enter = n.Inode, n.Enter()
+	if hooks, err := g.tracer.Hooks(uint32(n.Inode)); err == nil {
+		s.Hooks = evidence.Have(withoutOurs(hooks))
+	} else {
+		s.Hooks = evidence.Missing[evidence.Hook](err.Error())
+	}
+	s.Links, s.Addresses, s.Neighbors, s.Rules = n.Links(), n.Addresses(), n.Neighbors(), n.IPRules()
+	if here.unrouted || name == c.Probe.Netns && len(c.Events) == here.routes {
+		s.Routes = n.Routes()
+	}
+	s.Lookups = g.lookups(n, here)
+	s.Sockets = g.sockets(n, name, here, c)
+	s.Sysctls = n.Sysctls(sysctls(s.Links.Items)...)
+	s.Chains = g.ruleChains(n, name, c)
+	if before := g.spaces.counters[name]; before != nil {
+		if after, err := n.Counters(); err == nil {
+			s.Counters = netcfg.CounterDelta(before, after)
+		} else {
+			s.Counters = evidence.Missing[evidence.Counter](err.Error())
+		}
+	}
+	return s
+}
+
+// withoutOurs leaves the trace table and the observers of this run out.
+func withoutOurs(hooks []evidence.Hook) []evidence.Hook {
+	out := make([]evidence.Hook, 0, len(hooks))
+	for _, h := range hooks {
+		if h.Type != "nft" || !ourTable(h.Table) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// present is what of our packets was seen in one namespace.
+type present struct {
+	flows    []flow
+	ports    []uint16 // forward destination ports: what a server must listen on
+	routes   int      // routing events
+	unrouted bool     // a routing table refused a packet, or there was no route
+}
+
+// flow is the addresses of a packet, as the namespace saw them.
+type flow struct {
+	source, dest netip.Addr
+	iif          string // "" for a packet of its own
+	mark         uint32
+}
+
+func packetsIn(c *evidence.Case, name string) present {
+	var p present
+	add := func(f flow) {
+		if f.dest.IsValid() && !slices.Contains(p.flows, f) {
+			p.flows = append(p.flows, f)
+		}
+	}
+	target, _ := netip.ParseAddr(c.Target.Address)
+	port := func(n uint16) {
+		if !slices.Contains(p.ports, n) {
+			p.ports = append(p.ports, n)
+		}
+	}
+	if name == c.Probe.Netns {
+		add(flow{dest: target, mark: c.Probe.Mark})
+	}
+	for _, e := range c.Events {
+		if e.Netns != name {
+			continue
+		}
+		if e.Kind == evidence.Route {
+			p.routes++
+			p.unrouted = p.unrouted || e.Route.Errno != ""
+		}
+		if e.Packet == nil || e.Packet.Protocol != c.Target.Protocol {
+			continue
+		}
+		src, err1 := netip.ParseAddr(e.Packet.Source)
+		dst, err2 := netip.ParseAddr(e.Packet.Dest)
+		if err1 != nil || err2 != nil {
+			continue
+		}
+		if e.Direction == evidence.Forward {
+			port(uint16(e.Packet.DPort))
+		}
+		switch {
+		case e.Kind == evidence.Receive:
+			add(flow{src, dst, e.Device, e.Packet.Mark})
+			add(flow{dest: dst, mark: e.Packet.Mark})
+			add(flow{dest: src}) // the way back
+		case e.Kind == evidence.Drop:
+			p.unrouted = p.unrouted || e.Hook == ""
+			add(flow{dest: dst, mark: e.Packet.Mark})
+		}
+	}
+	return p
+}
+
+// lookups asks the kernel for the routes of our packets, there and back.
+func (g *gatherer) lookups(n *netcfg.Netns, here present) evidence.Section[evidence.Lookup] {
+	out := []evidence.Lookup{}
+	for _, f := range here.flows {
+		out = append(out, n.Lookup(netcfg.RouteQuery{Dest: f.dest, Source: f.source, IIF: f.iif, Mark: f.mark}))
+	}
+	return evidence.Have(out)
+}
+
+// sockets reads who has the ports that our packets were sent to.
+func (g *gatherer) sockets(n *netcfg.Netns, name string, here present, c *evidence.Case) evidence.Section[evidence.Socket] {
+	var all evidence.Section[evidence.Socket]
+	if len(here.ports) == 0 {
+		return all
+	}
+	items := slices.Clone(g.conns[name])
+	for _, p := range here.ports {
+		s := n.Sockets(c.Target.Protocol, p)
+		items = append(items, s.Items...)
+		if !s.Read() {
+			return evidence.Section[evidence.Socket]{Items: items, Unread: s.Why()}
+		}
+	}
+	return evidence.Have(items)
+}
+
+// sysctls that decide whether a packet may go on.
+func sysctls(links []evidence.Link) []string {
+	names := []string{
+		"net.ipv4.ip_forward", "net.ipv4.ip_default_ttl", "net.ipv4.tcp_syncookies", "net.ipv4.tcp_max_syn_backlog",
+		"net.core.somaxconn", netcfg.ConntrackCount, netcfg.ConntrackMax,
+	}
+	devices := []string{"all", "default"}
+	for _, l := range links {
+		if l.Up && l.Name != "lo" && len(devices) < 64 {
+			devices = append(devices, l.Name)
+		}
+	}
+	for _, d := range devices {
+		for _, leaf := range []string{"rp_filter", "forwarding", "accept_local", "route_localnet", "src_valid_mark"} {
+			names = append(names, netcfg.SysctlName("net.ipv4.conf", d, leaf))
+		}
+		for _, leaf := range []string{"forwarding", "disable_ipv6"} {
+			names = append(names, netcfg.SysctlName("net.ipv6.conf", d, leaf))
+		}
+	}
+	return names
+}

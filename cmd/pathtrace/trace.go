@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"regexp"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/netcfg"
+	"github.com/pathtrace/pathtrace/probe"
+	"github.com/pathtrace/pathtrace/tracer"
+	"github.com/pathtrace/pathtrace/verdict"
+)
+
+// request is one address to probe, and how.
+type request struct {
+	input   string // as the user typed it
+	target  netip.AddrPort
+	netns   string // NAME, PATH or PID; empty: our own
+	source  netip.AddrPort
+	device  string
+	mark    uint32
+	timeout time.Duration
+	send    []byte
+	expect  *regexp.Regexp
+	wait    bool // for a byte, a close or a reset
+	noTouch bool
+	ownOnly bool // watch only the probe's own namespace
+	unseen  []string
+}
+
+// run traces one address: arm, probe, watch, read, judge.
+func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verdict.Verdict, error) {
+	s, err := openSpaces(r.netns, r.ownOnly)
+	if err != nil {
+		return evidence.Case{}, verdict.Verdict{}, err
+	}
+	defer s.close()
+	clock.lap("namespaces")
+
+	w := newWatch(s)
+	t, err := tracer.Open(tracer.Options{NetnsName: s.name, Take: w.take})
+	if err != nil {
+		return evidence.Case{}, verdict.Verdict{}, cannotTrace(err)
+	}
+	clock.lap("load and attach")
+	defer func() { t.Close(); clock.lap("detach") }()
+
+	p, err := r.openProbe(s)
+	if err != nil {
+		return evidence.Case{}, verdict.Verdict{}, err
+	}
+	defer p.Close()
+	key := tracer.Key{Protocol: unix.IPPROTO_TCP, ISN: p.ISN, Target: r.target}
+	unseen, err := r.arm(t, s, key)
+	if err != nil {
+		return evidence.Case{}, verdict.Verdict{}, cannotTrace(err)
+	}
+	clock.lap("arm")
+
+	c := newCase(r, s, t)
+	c.Unseen = append(r.unseen, unseen...)
+	s.readCounters()
+	c, v, err := w.follow(ctx, c, t, p)
+	clock.lap("probe, read and judge")
+	if err != nil {
+		return c, v, cannotTrace(err)
+	}
+	return c, v, ctx.Err()
+}
+
+func (r request) openProbe(s *spaces) (*probe.TCP, error) {
+	cfg := probe.Config{
+		Target: r.target, Source: r.source, Device: r.device, Mark: r.mark, Timeout: r.timeout,
+		Send: r.send, Expect: r.expect, Wait: r.wait,
+	}
+	var p *probe.TCP
+	err := s.start.Do(func() (err error) {
+		p, err = probe.Open(cfg)
+		return err
+	})
+	switch {
+	case err == nil:
+		return p, nil
+	case errors.Is(err, unix.EPERM):
+		return nil, cannotTrace(err)
+	}
+	return nil, badUse("%w", err)
+}
+
+// arm has the rules and the netfilter functions of every namespace that has any tell what they do with the probe's packets.
+func (r request) arm(t *tracer.Tracer, s *spaces, key tracer.Key) (unseen []string, err error) {
+	if err := t.Watch(key); err != nil {
+		return nil, err
+	}
+	hooked, initial, err := t.Hooked()
+	if err != nil {
+		return nil, err
+	}
+	s.nameInitial(initial)
+	version := 4
+	if key.Target.Addr().Is6() {
+		version = 6
+	}
+	for _, inode := range hooked {
+		n := s.byInode[inode]
+		if n == nil {
+			unseen = append(unseen, s.unentered(inode)...)
+			continue
+		}
+		why, err := armOne(t, n, key, version, r.noTouch)
+		if err != nil {
+			return unseen, fmt.Errorf("%s: %w", n.Name, err)
+		}
+		for _, w := range why {
+			unseen = append(unseen, n.Name+": "+w)
+		}
+	}
+	return unseen, nil
+}
+
+// armOne arms one namespace; what fails there is told, not fatal.
+func armOne(t *tracer.Tracer, n *netcfg.Netns, key tracer.Key, version int, noTouch bool) (unseen []string, err error) {
+	inode := uint32(n.Inode)
+	err = n.Do(func() error {
+		if noTouch {
+			unseen = append(unseen, "nftables rules: not traced (--no-touch)")
+		} else if err := t.TraceRules(inode, key); err != nil {
+			unseen = append(unseen, fmt.Sprintf("nftables rules: not traced: %v", err))
+		}
+		why, err := t.Observe(inode, version)
+		unseen = append(unseen, why...)
+		if err != nil {
+			unseen = append(unseen, fmt.Sprintf("netfilter functions: not observed: %v", err))
+		}
+		return nil
+	})
+	return unseen, err
+}
+
+func newCase(r request, s *spaces, t *tracer.Tracer) evidence.Case {
+	var id [4]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	c := evidence.Case{
+		FormatVersion: evidence.FormatVersion, ID: hex.EncodeToString(id[:]),
+		Tool:   thisTool(),
+		Host:   evidence.Host{Hooks: "tracepoint", Missing: t.Missing},
+		Target: evidence.Target{Input: r.input, Address: r.target.Addr().String(), Port: int(r.target.Port()), Protocol: "tcp"},
+		Events: []evidence.Event{}, Unseen: []string{},
+	}
+	c.Host.Name, _ = os.Hostname()
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		c.Host.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	if c.Host.Missing == nil {
+		c.Host.Missing = []string{} // read, and nothing is missing
+	}
+	c.Probe.Netns = s.start.Name
+	return c
+}
+
+// stopwatch notes where our own time went.
+type stopwatch struct {
+	last time.Time
+	laps []lap
+}
+
+type lap struct {
+	what string
+	took time.Duration
+}
+
+func (s *stopwatch) lap(what string) {
+	now := time.Now()
+	if !s.last.IsZero() {
+		s.laps = append(s.laps, lap{what, now.Sub(s.last)})
+	}
+	s.last = now
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/probe"
+	"github.com/pathtrace/pathtrace/tracer"
+	"github.com/pathtrace/pathtrace/verdict"
+)
+
+// watch follows one probe: it collects what the tracer says while the probe
+// runs, and ends it as soon as the verdict stands.
+type watch struct {
+	base   evidence.Case
+	tracer *tracer.Tracer
+	spaces *spaces
+	probe  *probe.TCP
+	gather *gatherer
+
+	mu      sync.Mutex
+	records []tracer.Record
+	news    chan struct{} // something was seen that may decide
+}
+
+func newWatch(s *spaces) *watch { return &watch{spaces: s, news: make(chan struct{}, 1)} }
+
+// follow runs the probe and returns the case and its verdict.
+func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p *probe.TCP) (evidence.Case, verdict.Verdict, error) {
+	w.base, w.tracer, w.probe, w.gather = c, t, p, newGatherer(w.spaces, t)
+	pctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	ended := make(chan evidence.Probe, 1)
+	go func() {
+		// on a thread of that namespace: the kernel tells where a route was asked for by the task that asks
+		_ = w.spaces.start.Do(func() error { ended <- p.Run(pctx); return nil })
+	}()
+
+	var outcome evidence.Probe
+	for running := true; running; {
+		select {
+		case outcome = <-ended:
+			running = false
+		case <-w.news:
+			if err := w.explained(); err != nil {
+				stop(err)
+			}
+		}
+	}
+	if err := w.tracer.Flush(); err != nil {
+		return w.base, verdict.Verdict{}, err
+	}
+	c = w.assemble(outcome)
+	return c, verdict.Judge(&c), w.tracer.Err()
+}
+
+// take keeps a record, and wakes whoever waits for one that may decide.
+func (w *watch) take(r tracer.Record) {
+	w.mu.Lock()
+	w.records = append(w.records, r)
+	w.mu.Unlock()
+	if decisive(r) {
+		select {
+		case w.news <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// decisive reports whether a record may settle the matter while the probe still waits.
+func decisive(r tracer.Record) bool {
+	switch e := r.Event; e.Kind {
+	case evidence.Drop:
+		return e.Reason != "QUEUE_PURGE"
+	case evidence.Consume:
+		return e.Direction == evidence.Forward && e.Packet != nil && e.Packet.Flags == "S"
+	case evidence.State:
+		return e.State.New == "ESTABLISHED"
+	}
+	return false
+}
+
+// explained judges what is known so far, as if the probe had timed out. It
+// returns with which word to end the probe, or nil to let it go on.
+func (w *watch) explained() error {
+	if w.tracer.Flush() != nil {
+		return nil
+	}
+	if conn, ok := w.established(); ok {
+		if w.accepted(conn) {
+			return probe.ErrAccepted
+		}
+		return nil
+	}
+	sofar := evidence.Probe{Outcome: evidence.Timeout, ISN: w.probe.ISN}
+	if l := w.probe.Local(); l.IsValid() {
+		sofar.Local = l.String()
+	}
+	c := w.assemble(sofar)
+	v := verdict.Judge(&c)
+	switch {
+	case v.Certainty == verdict.None || v.Cause == "reachable":
+		return nil
+	case v.Certainty == verdict.Observed && !v.Transient, w.again(v, &c):
+		return probe.ErrExplained
+	}
+	return nil
+}
+
+// again reports whether a retransmission met the same end as the packet before
+// it: what may pass by itself has then had its chance.
+func (w *watch) again(v verdict.Verdict, c *evidence.Case) bool {
+	copies := map[string]int64{}
+	for _, e := range c.Events {
+		if e.Netns != v.Where.Netns || e.Direction != v.Direction || e.SKB == "" {
+			continue
+		}
+		if e.Kind == evidence.Drop || e.Kind == evidence.Consume && e.Packet != nil && e.Packet.Flags == "S" {
+			copies[fmt.Sprint(e.SKB, e.At)] = e.At
+		}
+	}
+	return len(copies) > 1
+}
+
+// connection is the server's end of the handshake.
+type connection struct {
+	netns         string
+	local, remote netip.AddrPort
+}
+
+// established finds the server's side of our connection among the state changes.
+func (w *watch) established() (connection, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.records {
+		e := r.Event
+		if e.Kind != evidence.State || e.State.New != "ESTABLISHED" || e.Direction != evidence.Reply || e.Socket == nil {
+			continue
+		}
+		local, err := netip.ParseAddrPort(e.Socket.Local)
+		if err != nil {
+			continue
+		}
+		for _, o := range w.records { // the packet that came to that address tells the other end
+			p := o.Event.Packet
+			if p == nil || o.Event.Netns != e.Netns || p.DPort != int(local.Port()) || o.Event.Direction != evidence.Forward {
+				continue
+			}
+			if a, err := netip.ParseAddr(p.Source); err == nil {
+				return connection{e.Netns, local, netip.AddrPortFrom(a, uint16(p.SPort))}, true
+			}
+		}
+	}
+	return connection{}, false
+}
+
+// accepted waits until a process has taken the connection out of the queue, at
+// most as long as the probe waits for that. No hook of this tier tells it:
+// sock_diag shows an accepted connection by its inode number.
+func (w *watch) accepted(conn connection) bool {
+	n := w.spaces.byName[conn.netns]
+	if n == nil {
+		return false
+	}
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(probe.AcceptWait); ; {
+		sock, found, err := n.Connection(conn.local, conn.remote)
+		if err != nil || !found {
+			return false
+		}
+		if sock.Inode != 0 {
+			w.gather.addConnection(conn.netns, sock)
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			return false
+		}
+	}
+}
+
+// assemble makes a case of what was seen so far.
+func (w *watch) assemble(p evidence.Probe) evidence.Case {
+	w.mu.Lock()
+	records := slices.Clone(w.records)
+	w.mu.Unlock()
+	c := w.base
+	p.Netns = c.Probe.Netns
+	c.Probe = p
+	var replayed []string
+	c.Events, replayed = w.gather.events(records)
+	c.Unseen = append(slices.Clone(c.Unseen), replayed...)
+	align(c.Events, w.probe.Start())
+	c.Namespaces = w.gather.namespaces(&c)
+	c.Lost = w.tracer.Lost()
+	return c
+}

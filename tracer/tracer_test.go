@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer_test
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/probe"
+	"github.com/pathtrace/pathtrace/tracer"
+)
+
+// inNetns runs f in a new network namespace whose loopback is up. The thread is thrown away with it.
+func inNetns(t *testing.T, f func(inode uint32)) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
+			return
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = netlink.LinkSetUp(lo)
+		}
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Stat("/proc/thread-self/ns/net", &st)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		f(uint32(st.Ino))
+	}()
+	<-done
+}
+
+// watched traces one connection attempt in the calling thread's namespace.
+// others runs once everything is armed, before the probe.
+func watched(t *testing.T, inode uint32, target string, others func()) (evidence.Probe, []tracer.Record) {
+	t.Helper()
+	var mu sync.Mutex
+	var records []tracer.Record
+	tr, err := tracer.Open(tracer.Options{
+		NetnsName: func(i uint32) string {
+			if i == inode {
+				return "here"
+			}
+			return ""
+		},
+		Take: func(r tracer.Record) { mu.Lock(); records = append(records, r); mu.Unlock() },
+	})
+	if err != nil {
+		t.Error(err)
+		return evidence.Probe{}, nil
+	}
+	defer tr.Close()
+	to := netip.MustParseAddrPort(target)
+	p, err := probe.Open(probe.Config{Target: to, Timeout: 2 * time.Second})
+	if err != nil {
+		t.Error(err)
+		return evidence.Probe{}, nil
+	}
+	defer p.Close()
+	key := tracer.Key{Protocol: unix.IPPROTO_TCP, ISN: p.ISN, Target: to}
+	if err := tr.Watch(key); err != nil {
+		t.Error(err)
+	}
+	if err := tr.TraceRules(inode, key); err != nil {
+		t.Error(err)
+	}
+	if others != nil {
+		others()
+	}
+	outcome := p.Run(context.Background())
+	if err := tr.Flush(); err != nil {
+		t.Error(err)
+	}
+	if err := tr.Err(); err != nil {
+		t.Error(err)
+	}
+	if n := tr.Lost(); n != 0 {
+		t.Errorf("%d events lost", n)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return outcome, slices.Clone(records)
+}
+
+func find(records []tracer.Record, match func(evidence.Event) bool) *evidence.Event {
+	for i := range records {
+		if records[i].Counters == nil && match(records[i].Event) {
+			return &records[i].Event
+		}
+	}
+	return nil
+}
+
+func TestClosedPort(t *testing.T) {
+	for _, target := range []string{"127.0.0.1:7", "[::1]:7"} {
+		t.Run(target, func(t *testing.T) {
+			inNetns(t, func(inode uint32) {
+				p, records := watched(t, inode, target, nil)
+				if p.Outcome != evidence.Refused {
+					t.Errorf("outcome %s, want %s", p.Outcome, evidence.Refused)
+				}
+				drop := find(records, func(e evidence.Event) bool { return e.Kind == evidence.Drop && e.Reason == "NO_SOCKET" })
+				if drop == nil {
+					t.Errorf("no drop with NO_SOCKET among %d records", len(records))
+					return
+				}
+				if drop.Netns != "here" || drop.Direction != evidence.Forward || drop.Packet.Flags != "S" || drop.Packet.Seq != p.ISN || drop.Device != "lo" {
+					t.Errorf("the drop: %+v of %+v", drop, drop.Packet)
+				}
+				if len(drop.Stack) == 0 {
+					t.Error("the drop has no call stack")
+				}
+				if find(records, func(e evidence.Event) bool { return e.Kind == evidence.ResetGot }) == nil {
+					t.Error("the RST was not seen to arrive")
+				}
+				if find(records, func(e evidence.Event) bool {
+					return e.Kind == evidence.Transmit && e.Direction == evidence.Reply && e.Packet.Flags == "R."
+				}) == nil {
+					t.Error("the RST was not seen to leave")
+				}
+				if find(records, func(e evidence.Event) bool { return e.Kind == evidence.Route && e.Netns == "here" && e.Route.OIF == "lo" }) == nil {
+					t.Error("no route lookup was seen")
+				}
+			})
+		})
+	}
+}
+
+// A tracer reports the probe it was told to watch, and no other connection to the same port.
+func TestOthersStayOut(t *testing.T) {
+	inNetns(t, func(inode uint32) {
+		_, records := watched(t, inode, "127.0.0.1:7", func() {
+			for range 20 {
+				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 7}); err != unix.ECONNREFUSED {
+					t.Errorf("connect: %v", err)
+				}
+				unix.Close(fd)
+			}
+		})
+		ports := map[int]bool{}
+		for _, r := range records {
+			if p := r.Event.Packet; p != nil && r.Event.Direction == evidence.Forward {
+				ports[p.SPort] = true
+			}
+		}
+		if len(ports) != 1 {
+			t.Errorf("packets from ports %v, want those of the probe alone", ports)
+		}
+	})
+}
+
+func TestInitialNamespaceIsFound(t *testing.T) {
+	inNetns(t, func(inode uint32) {
+		tr, err := tracer.Open(tracer.Options{NetnsName: func(uint32) string { return "" }, Take: func(tracer.Record) {}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer tr.Close()
+		_, initial, err := tr.Hooked()
+		if err != nil {
+			t.Error(err)
+		}
+		if initial == 0 || initial == inode {
+			t.Errorf("initial namespace %d, ours %d", initial, inode)
+		}
+	})
+}
