@@ -3,8 +3,9 @@
  * Is it our probe? A TCP probe is known by the initial sequence number that we
  * chose: SYN, SYN-ACK and RST carry it through any NAT and across namespaces.
  * Each packet known by content teaches its tuple; the tuple then tells the
- * packets that follow it. Buffer addresses are used only where the headers are
- * out of reach, and are forgotten with the buffer.
+ * packets that follow it. Other probes are known by their tuple from the start;
+ * when a translation changes it under way, the buffer's address tells, and the
+ * new tuple is learned. Addresses are forgotten with the buffer.
  */
 #ifndef PATHTRACE_MATCH_H
 #define PATHTRACE_MATCH_H
@@ -73,13 +74,29 @@ static __always_inline __u8 known_flow(const struct tuple *t)
 	return d ? *d : DIR_NONE;
 }
 
+static __always_inline void fragment_key(const struct packet *p, struct tuple *t)
+{
+	*t = p->t;
+	t->sport = p->frag_id;
+	t->dport = p->frag_id >> 16;
+	t->fragments = 1;
+}
+
+static __always_inline __u8 match_fragment(const struct packet *p)
+{
+	struct tuple t;
+
+	fragment_key(p, &t);
+	return known_flow(&t);
+}
+
 /* direction of a packet whose headers were read, DIR_NONE when it is not ours */
 static __always_inline __u8 match_headers(const struct packet *p)
 {
 	__u8 d = DIR_NONE;
 
-	if (p->fragment) /* no ports: addresses and protocol of a flow, see match_fragment */
-		return DIR_NONE;
+	if (p->fragment)
+		return match_fragment(p);
 	if (p->t.proto == PROTO_TCP && probe.proto == PROTO_TCP) {
 		if (p->quoted)
 			d = p->seq - probe.isn < 65536 ? DIR_FORWARD : DIR_NONE;
@@ -102,6 +119,7 @@ static __always_inline __u8 match_headers(const struct packet *p)
  */
 __noinline int match_packet(struct packet *p, __u64 l3, __u32 protocol)
 {
+	struct skb_info *si;
 	struct packet q = {};
 	__u64 l4;
 	__u8 d;
@@ -111,8 +129,25 @@ __noinline int match_packet(struct packet *p, __u64 l3, __u32 protocol)
 	l4 = read_headers(p, l3, protocol);
 	if (!l4)
 		return DIR_NONE;
-	if (!is_icmp_error(p))
-		return p->t.proto == probe.proto ? match_headers(p) : DIR_NONE;
+	if (!is_icmp_error(p)) {
+		if (p->t.proto != probe.proto)
+			return DIR_NONE;
+		d = match_headers(p);
+		if (!d && probe.proto != PROTO_TCP && !p->fragment) {
+			si = bpf_map_lookup_elem(&skbs, &p->skb);
+			if (si) {
+				d = si->direction;
+				learn(&p->t, d);
+			}
+		}
+		if (d && p->more && !p->fragment) {
+			struct tuple t;
+
+			fragment_key(p, &t);
+			learn(&t, d);
+		}
+		return d;
+	}
 	/* the quoted packet went one way, the error about it goes the other */
 	q.quoted = 1;
 	if (!read_headers(&q, l4 + 8, protocol) || q.t.proto != probe.proto)
@@ -130,6 +165,7 @@ static __always_inline __u8 match_skb(struct sk_buff *skb, struct packet *p)
 	protocol = skb->protocol;
 	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
 		return DIR_NONE;
+	p->skb = (__u64)skb;
 	return match_packet(p, (__u64)skb->head + skb->network_header, protocol);
 }
 

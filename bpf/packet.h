@@ -26,21 +26,25 @@ struct tuple {
 	__u16 sport; /* network byte order here, as in the packet */
 	__u16 dport;
 	__u8 proto;
-	__u8 pad[3];
+	__u8 fragments; /* the ports are the low and high half of the identification: later fragments carry no ports */
+	__u8 pad[2];
 };
 
 struct packet {
+	__u64 skb;
 	struct tuple t;
 	__u32 seq; /* host order */
 	__u32 ack;
 	__u16 length;
 	__u16 ip_id;
+	__u32 frag_id;
 	__u8 family;
 	__u8 ttl;
 	__u8 tcp_flags;
 	__u8 icmp_type;
 	__u8 icmp_code;
-	__u8 fragment;
+	__u8 fragment; /* not the first of its datagram */
+	__u8 more;     /* fragments follow */
 	__u8 quoted; /* t … ack are those of the packet that an ICMP error quotes */
 };
 
@@ -97,8 +101,13 @@ static __always_inline __u32 skip_extensions(struct packet *p, __u64 l3)
 			return 0;
 		p->t.proto = e[0];
 		if (proto == PROTO_FRAGMENT) {
-			if (be16(e + 2) & 0xfff8)
-				p->fragment = 1;
+			__u8 id[4];
+
+			if (bpf_probe_read_kernel(id, 4, (void *)l3 + off + 4))
+				return 0;
+			p->fragment = (be16(e + 2) & 0xfff8) != 0;
+			p->more = e[3] & 1;
+			p->frag_id = be32(id);
 			off += 8;
 		} else {
 			off += proto == PROTO_AH ? (e[1] + 2) << 2 : (e[1] + 1) << 3;
@@ -126,7 +135,9 @@ __noinline __u64 read_headers(struct packet *p, __u64 l3, __u32 protocol)
 		p->t.proto = h[9];
 		p->length = be16(h + 2);
 		p->ip_id = be16(h + 4);
+		p->frag_id = p->ip_id;
 		p->fragment = (be16(h + 6) & 0x1fff) != 0;
+		p->more = (h[6] & 0x20) != 0;
 		map_v4(p->t.saddr, h + 12);
 		map_v4(p->t.daddr, h + 16);
 		off = (h[0] & 0xf) << 2;

@@ -101,13 +101,14 @@ type TracepointSymbol struct {
 }
 
 type TracepointTuple struct {
-	_     structs.HostLayout
-	Saddr [16]uint8
-	Daddr [16]uint8
-	Sport uint16
-	Dport uint16
-	Proto uint8
-	Pad   [3]uint8
+	_         structs.HostLayout
+	Saddr     [16]uint8
+	Daddr     [16]uint8
+	Sport     uint16
+	Dport     uint16
+	Proto     uint8
+	Fragments uint8
+	Pad       [2]uint8
 }
 
 type TracepointXtCpu struct {

@@ -67,7 +67,7 @@ func TestTraceDirection(t *testing.T) {
 		b[13] = flags
 		return b
 	}
-	r := ruleTrace{key: Key{ISN: 1000}, walks: map[uint32]string{}}
+	r := ruleTrace{key: Key{Protocol: unix.IPPROTO_TCP, ISN: 1000}, walks: map[uint32]string{}}
 	for i, c := range []struct {
 		want string
 		th   []byte
@@ -109,7 +109,7 @@ func FuzzParseTrace(f *testing.F) {
 	f.Add(traceBytes(pfInet, attrString(nil, unix.NFTA_TRACE_TABLE, "fw"), attrU32(nil, unix.NFTA_TRACE_TYPE, 3)))
 	f.Add([]byte{1, 0, 0, 0, 3, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r := ruleTrace{key: Key{ISN: 1000}, walks: map[uint32]string{}}
+		r := ruleTrace{key: Key{Protocol: unix.IPPROTO_TCP, ISN: 1000}, walks: map[uint32]string{}}
 		for _, m := range messages(b) {
 			_ = m.ackErrno()
 		}

@@ -20,6 +20,7 @@ const (
 	metaNFTrace    = 12          // NFT_META_NFTRACE; 14 is SECMARK and is taken silently
 	seqOffset      = 4           // of the TCP header
 	ackOffset      = 8
+	echoIDOffset   = 4       // of ICMP and ICMPv6
 	traceWindow    = 1 << 13 // bytes of the stream that are traced
 	netlinkTraceTO = 2       // seconds to wait for an acknowledgement
 )
@@ -177,14 +178,34 @@ func (r *ruleTrace) addTable(b *batch, family uint8, chains []traceChain) {
 		m = attrNest(m, unix.NFTA_CHAIN_HOOK, hook)
 		m = attrU32(m, unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
 		b.nft(unix.NFT_MSG_NEWCHAIN, 0, family, attrString(m, unix.NFTA_CHAIN_TYPE, "filter"))
-		r.addRule(b, family, c.name, seqOffset, r.key.ISN)
-		r.addRule(b, family, c.name, ackOffset, r.key.ISN)
+		for _, f := range r.key.fields() {
+			r.addRule(b, family, c.name, f)
+		}
 	}
 }
 
-// addRule: meta l4proto tcp @th,OFFSET,32 FIRST-LAST meta nftrace set 1.
-// The probe's sequence numbers do not wrap, see probe.
-func (r *ruleTrace) addRule(b *batch, family uint8, chain string, offset, first uint32) {
+// field of the transport header whose value, from first to last, tells a packet of the probe.
+type field struct {
+	offset      uint32
+	first, last []byte // big endian
+}
+
+// fields that tell the probe's packets, there and back. Sequence numbers do not wrap, see package probe.
+func (k Key) fields() []field {
+	u16 := func(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
+	u32 := func(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
+	port := u16(k.Port)
+	switch k.Protocol {
+	case unix.IPPROTO_TCP:
+		return []field{{seqOffset, u32(k.ISN), u32(k.ISN + traceWindow)}, {ackOffset, u32(k.ISN), u32(k.ISN + traceWindow)}}
+	case unix.IPPROTO_UDP:
+		return []field{{0, port, port}, {2, port, port}}
+	}
+	return []field{{echoIDOffset, port, port}}
+}
+
+// addRule: meta l4proto PROTOCOL @th,OFFSET,LENGTH FIRST-LAST meta nftrace set 1.
+func (r *ruleTrace) addRule(b *batch, family uint8, chain string, f field) {
 	var list []byte
 	expr := func(name string, data []byte) {
 		e := attrString(nil, unix.NFTA_EXPR_NAME, name)
@@ -197,13 +218,13 @@ func (r *ruleTrace) addRule(b *batch, family uint8, chain string, offset, first 
 		expr("cmp", append(d, value(unix.NFTA_CMP_DATA, v)...))
 	}
 	expr("meta", attrU32(attrU32(nil, unix.NFTA_META_DREG, unix.NFT_REG_1), unix.NFTA_META_KEY, unix.NFT_META_L4PROTO))
-	compare(unix.NFT_CMP_EQ, []byte{unix.IPPROTO_TCP})
+	compare(unix.NFT_CMP_EQ, []byte{r.key.Protocol})
 	p := attrU32(nil, unix.NFTA_PAYLOAD_DREG, unix.NFT_REG_1)
 	p = attrU32(p, unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_TRANSPORT_HEADER)
-	p = attrU32(p, unix.NFTA_PAYLOAD_OFFSET, offset)
-	expr("payload", attrU32(p, unix.NFTA_PAYLOAD_LEN, 4))
-	compare(unix.NFT_CMP_GTE, binary.BigEndian.AppendUint32(nil, first))
-	compare(unix.NFT_CMP_LTE, binary.BigEndian.AppendUint32(nil, first+traceWindow))
+	p = attrU32(p, unix.NFTA_PAYLOAD_OFFSET, f.offset)
+	expr("payload", attrU32(p, unix.NFTA_PAYLOAD_LEN, uint32(len(f.first))))
+	compare(unix.NFT_CMP_GTE, f.first)
+	compare(unix.NFT_CMP_LTE, f.last)
 	expr("immediate", append(attrU32(nil, unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_1), value(unix.NFTA_IMMEDIATE_DATA, []byte{1})...))
 	expr("meta", attrU32(attrU32(nil, unix.NFTA_META_SREG, unix.NFT_REG_1), unix.NFTA_META_KEY, metaNFTrace))
 

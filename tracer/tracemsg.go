@@ -121,35 +121,74 @@ func (m *traceMessage) step() evidence.RuleStep {
 	return s
 }
 
-// direction tells which way a traced packet of ours goes; "" when it is another's.
+// direction tells which way a traced packet of ours goes; "" when it is
+// another's. Only the first message of a walk through a chain carries headers.
 func (r *ruleTrace) direction(m *traceMessage) string {
-	th := m.transport
-	if len(th) >= 14 && len(m.network) > 0 && l4proto(m.network) == unix.IPPROTO_TCP {
-		seq, ack := binary.BigEndian.Uint32(th[seqOffset:]), binary.BigEndian.Uint32(th[ackOffset:])
-		switch {
-		case seq-r.key.ISN <= traceWindow:
-			r.walks[m.id] = evidence.Forward
-		case th[13]&0x10 != 0 && ack-r.key.ISN <= traceWindow:
-			r.walks[m.id] = evidence.Reply
-		default:
-			delete(r.walks, m.id)
-		}
+	if len(m.network) == 0 || len(m.transport) == 0 {
+		return r.walks[m.id]
 	}
-	return r.walks[m.id]
+	d := ""
+	if l4proto(m.network, r.key.Protocol) == r.key.Protocol {
+		d = r.key.direction(m.transport)
+	}
+	if d == "" {
+		delete(r.walks, m.id) // the number was another packet's before
+		return ""
+	}
+	r.walks[m.id] = d
+	return d
 }
 
-// l4proto of a network header; extension headers of IPv6 are not followed: the rule that traces has done so.
-func l4proto(h []byte) int {
+// direction of a packet by its transport header.
+func (k Key) direction(th []byte) string {
+	if len(th) < 8 {
+		return ""
+	}
+	u16 := func(at int) uint16 { return binary.BigEndian.Uint16(th[at:]) }
+	switch k.Protocol {
+	case unix.IPPROTO_TCP:
+		if len(th) < 14 {
+			return ""
+		}
+		seq, ack := binary.BigEndian.Uint32(th[seqOffset:]), binary.BigEndian.Uint32(th[ackOffset:])
+		switch {
+		case seq-k.ISN <= traceWindow:
+			return evidence.Forward
+		case th[13]&0x10 != 0 && ack-k.ISN <= traceWindow:
+			return evidence.Reply
+		}
+	case unix.IPPROTO_UDP:
+		switch k.Port {
+		case u16(0):
+			return evidence.Forward
+		case u16(2):
+			return evidence.Reply
+		}
+	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
+		switch {
+		case u16(echoIDOffset) != k.Port:
+		case th[0] == 8 || th[0] == 128: // echo request
+			return evidence.Forward
+		case th[0] == 0 || th[0] == 129:
+			return evidence.Reply
+		}
+	}
+	return ""
+}
+
+// l4proto of a network header. Extension headers of IPv6 are not followed:
+// behind them stands the protocol that our own rule has matched.
+func l4proto(h []byte, behindExtensions uint8) uint8 {
 	switch {
 	case h[0]>>4 == 4 && len(h) >= 20:
-		return int(h[9])
+		return h[9]
 	case h[0]>>4 == 6 && len(h) >= 40:
 		if next := h[6]; next != 0 && next != 43 && next != 44 && next != 60 {
-			return int(next)
+			return next
 		}
-		return unix.IPPROTO_TCP
+		return behindExtensions
 	}
-	return -1
+	return 0
 }
 
 func (t *Tracer) readTrace(r *ruleTrace) {

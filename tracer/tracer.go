@@ -25,8 +25,9 @@ import (
 
 // Key is what tells the probe's packets from all others.
 type Key struct {
-	Protocol uint8 // IPPROTO_TCP
-	ISN      uint32
+	Protocol uint8  // IPPROTO_TCP, UDP, ICMP or ICMPV6
+	ISN      uint32 // TCP: its SYN's sequence number
+	Port     uint16 // others: the probe's own port, or its echo identifier; 0 until it is known
 	Target   netip.AddrPort
 }
 
@@ -161,6 +162,31 @@ func (t *Tracer) Watch(key Key) error {
 	k.Port = binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, key.Target.Port()))
 	if err := t.coll.Variables["probe"].Set(k); err != nil {
 		return fmt.Errorf("tell the programs what to watch: %w", err)
+	}
+	return nil
+}
+
+// Follow reports the packets between two addresses, for a probe that is known
+// by its tuple. ICMP has the echo identifier for both ports.
+func (t *Tracer) Follow(protocol uint8, local, remote netip.AddrPort) error {
+	network := func(p uint16) uint16 { return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, p)) }
+	there := bpf.TracepointTuple{
+		Saddr: local.Addr().As16(), Daddr: remote.Addr().As16(), Sport: network(local.Port()), Dport: network(remote.Port()), Proto: protocol,
+	}
+	back := bpf.TracepointTuple{Saddr: there.Daddr, Daddr: there.Saddr, Sport: there.Dport, Dport: there.Sport, Proto: protocol}
+	var seen [8192]byte
+	x := there.Sport ^ there.Dport
+	if err := t.coll.Variables["ports_seen"].Get(&seen); err != nil {
+		return fmt.Errorf("tell the programs what to follow: %w", err)
+	}
+	seen[x>>3] |= 1 << (x & 7)
+	err := errors.Join(
+		t.coll.Variables["ports_seen"].Set(seen),
+		t.coll.Maps["flows"].Put(there, uint8(1)), // DIR_FORWARD
+		t.coll.Maps["flows"].Put(back, uint8(2)),  // DIR_REPLY
+	)
+	if err != nil {
+		return fmt.Errorf("tell the programs what to follow: %w", err)
 	}
 	return nil
 }

@@ -72,13 +72,13 @@ func watched(t *testing.T, inode uint32, target string, others func()) (evidence
 	}
 	defer tr.Close()
 	to := netip.MustParseAddrPort(target)
-	p, err := probe.Open(probe.Config{Target: to, Timeout: 2 * time.Second})
+	p, err := probe.Open(probe.Config{Protocol: "tcp", Target: to, Timeout: 2 * time.Second})
 	if err != nil {
 		t.Error(err)
 		return evidence.Probe{}, nil
 	}
 	defer p.Close()
-	key := tracer.Key{Protocol: unix.IPPROTO_TCP, ISN: p.ISN, Target: to}
+	key := tracer.Key{Protocol: unix.IPPROTO_TCP, ISN: p.ISN(), Target: to}
 	if err := tr.Watch(key); err != nil {
 		t.Error(err)
 	}
@@ -139,7 +139,9 @@ func TestClosedPort(t *testing.T) {
 				}) == nil {
 					t.Error("the RST was not seen to leave")
 				}
-				if find(records, func(e evidence.Event) bool { return e.Kind == evidence.Route && e.Netns == "here" && e.Route.OIF == "lo" }) == nil {
+				if find(records, func(e evidence.Event) bool {
+					return e.Kind == evidence.Route && e.Netns == "here" && e.Route.OIF == "lo"
+				}) == nil {
 					t.Error("no route lookup was seen")
 				}
 			})

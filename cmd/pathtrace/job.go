@@ -17,7 +17,7 @@ import (
 // first, as most programs do, and says which ones it left.
 func traceJob(ctx context.Context, o Options, t Target, progress io.Writer) (evidence.Case, verdict.Verdict, error) {
 	r := request{
-		input: t.Input, target: netip.AddrPortFrom(t.Addresses[0], t.Port), netns: o.Netns,
+		input: t.Input, protocol: t.Protocol, target: netip.AddrPortFrom(t.Addresses[0], t.Port), netns: o.Netns,
 		source: netip.AddrPortFrom(o.Source, o.SourcePort), device: o.Device, mark: o.Mark, timeout: o.Timeout,
 		send: o.Send, expect: o.Expect, wait: o.Send != nil || o.Expect != nil, noTouch: o.NoTouch, ownOnly: o.OwnOnly,
 	}

@@ -24,19 +24,20 @@ import (
 
 // request is one address to probe, and how.
 type request struct {
-	input   string // as the user typed it
-	target  netip.AddrPort
-	netns   string // NAME, PATH or PID; empty: our own
-	source  netip.AddrPort
-	device  string
-	mark    uint32
-	timeout time.Duration
-	send    []byte
-	expect  *regexp.Regexp
-	wait    bool // for a byte, a close or a reset
-	noTouch bool
-	ownOnly bool // watch only the probe's own namespace
-	unseen  []string
+	input    string // as the user typed it
+	protocol string // tcp, udp or icmp
+	target   netip.AddrPort
+	netns    string // NAME, PATH or PID; empty: our own
+	source   netip.AddrPort
+	device   string
+	mark     uint32
+	timeout  time.Duration
+	send     []byte
+	expect   *regexp.Regexp
+	wait     bool // for a byte, a close or a reset
+	noTouch  bool
+	ownOnly  bool // watch only the probe's own namespace
+	unseen   []string
 }
 
 // run traces one address: arm, probe, watch, read, judge.
@@ -56,12 +57,12 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 	clock.lap("load and attach")
 	defer func() { t.Close(); clock.lap("detach") }()
 
-	p, err := r.openProbe(s)
+	p, err := r.openProbe(s, t)
 	if err != nil {
 		return evidence.Case{}, verdict.Verdict{}, err
 	}
 	defer p.Close()
-	key := tracer.Key{Protocol: unix.IPPROTO_TCP, ISN: p.ISN, Target: r.target}
+	key := tracer.Key{Protocol: r.number(), ISN: p.ISN(), Port: p.Local().Port(), Target: r.target}
 	unseen, err := r.arm(t, s, key)
 	if err != nil {
 		return evidence.Case{}, verdict.Verdict{}, cannotTrace(err)
@@ -79,12 +80,26 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 	return c, v, ctx.Err()
 }
 
-func (r request) openProbe(s *spaces) (*probe.TCP, error) {
+// number is the protocol's, as in an IP header.
+func (r request) number() uint8 {
+	switch {
+	case r.protocol == "udp":
+		return unix.IPPROTO_UDP
+	case r.protocol == "icmp" && r.target.Addr().Is6():
+		return unix.IPPROTO_ICMPV6
+	case r.protocol == "icmp":
+		return unix.IPPROTO_ICMP
+	}
+	return unix.IPPROTO_TCP
+}
+
+func (r request) openProbe(s *spaces, t *tracer.Tracer) (probe.Sender, error) {
 	cfg := probe.Config{
+		Protocol: r.protocol, Ready: func(local, remote netip.AddrPort) error { return t.Follow(r.number(), local, remote) },
 		Target: r.target, Source: r.source, Device: r.device, Mark: r.mark, Timeout: r.timeout,
 		Send: r.send, Expect: r.expect, Wait: r.wait,
 	}
-	var p *probe.TCP
+	var p probe.Sender
 	err := s.start.Do(func() (err error) {
 		p, err = probe.Open(cfg)
 		return err
@@ -155,7 +170,7 @@ func newCase(r request, s *spaces, t *tracer.Tracer) evidence.Case {
 		FormatVersion: evidence.FormatVersion, ID: hex.EncodeToString(id[:]),
 		Tool:   thisTool(),
 		Host:   evidence.Host{Hooks: "tracepoint", Missing: t.Missing},
-		Target: evidence.Target{Input: r.input, Address: r.target.Addr().String(), Port: int(r.target.Port()), Protocol: "tcp"},
+		Target: evidence.Target{Input: r.input, Address: r.target.Addr().String(), Port: int(r.target.Port()), Protocol: r.protocol},
 		Events: []evidence.Event{}, Unseen: []string{},
 	}
 	c.Host.Name, _ = os.Hostname()

@@ -22,7 +22,7 @@ type watch struct {
 	base   evidence.Case
 	tracer *tracer.Tracer
 	spaces *spaces
-	probe  *probe.TCP
+	probe  probe.Sender
 	gather *gatherer
 
 	mu      sync.Mutex
@@ -33,7 +33,7 @@ type watch struct {
 func newWatch(s *spaces) *watch { return &watch{spaces: s, news: make(chan struct{}, 1)} }
 
 // follow runs the probe and returns the case and its verdict.
-func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p *probe.TCP) (evidence.Case, verdict.Verdict, error) {
+func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p probe.Sender) (evidence.Case, verdict.Verdict, error) {
 	w.base, w.tracer, w.probe, w.gather = c, t, p, newGatherer(w.spaces, t)
 	pctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -99,7 +99,7 @@ func (w *watch) explained() error {
 		}
 		return nil
 	}
-	sofar := evidence.Probe{Outcome: evidence.Timeout, ISN: w.probe.ISN}
+	sofar := evidence.Probe{Outcome: evidence.Timeout, ISN: w.probe.ISN()}
 	if l := w.probe.Local(); l.IsValid() {
 		sofar.Local = l.String()
 	}
