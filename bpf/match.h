@@ -110,7 +110,11 @@ static __always_inline __u8 match_headers(const struct packet *p)
 			return d;
 		}
 	}
-	return known_flow(&p->t);
+	d = known_flow(&p->t);
+	/* to an address of our own, there and back are one tuple */
+	if (d && (p->t.proto == PROTO_ICMP || p->t.proto == PROTO_ICMPV6))
+		d = p->icmp_type == 8 || p->icmp_type == 128 ? DIR_FORWARD : DIR_REPLY;
+	return d;
 }
 
 /*

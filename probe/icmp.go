@@ -92,6 +92,9 @@ func (e *echo) Run(ctx context.Context) evidence.Probe {
 		}
 		return e.receive(ctx, &p, deadline, e.reply)
 	})
+	if e.cfg.Expect == nil && len(e.cfg.Send) == 0 {
+		p.Banner = "" // our own words, sent back
+	}
 	if l := e.socket.Local(); l.Addr().IsValid() && !l.Addr().IsUnspecified() {
 		p.Local = l.Addr().String()
 	}

@@ -65,47 +65,56 @@ type Rule struct {
 	Text    string   `json:"text,omitempty"`
 }
 
+// RouteRef is a routing table entry; Text is empty when only the table is known.
 type RouteRef struct {
-	Text  string `json:"text"`
+	Text  string `json:"text,omitempty"`
 	Table string `json:"table"`
 }
 
+// IPRuleRef is a rule of the routing policy database.
 type IPRuleRef struct {
 	Text     string `json:"text"`
 	Priority int    `json:"priority"`
 }
 
+// SocketRef is the socket that decided, with its accept queue.
 type SocketRef struct {
 	Local   string `json:"local"`
 	Backlog int    `json:"backlog"`
 	Queue   int    `json:"queue"`
 }
 
+// FileRef is a line of a configuration file.
 type FileRef struct {
 	Path string `json:"path"`
 	Line int    `json:"line"`
 	Text string `json:"text"`
 }
 
+// CgroupRef is a control group, by its path below the cgroup mount.
 type CgroupRef struct {
 	Path string `json:"path"`
 }
 
+// ProgramRef is a BPF program, by the kernel's id.
 type ProgramRef struct {
 	ID   uint32 `json:"id"`
-	Name string `json:"name"`
+	Name string `json:"name,omitempty"`
 }
 
+// NeighborRef is an entry of the ARP or ND table.
 type NeighborRef struct {
 	Address string `json:"address"`
 	State   string `json:"state"`
 }
 
+// HopRef is a host on the way that we do not watch.
 type HopRef struct {
-	TTL     int    `json:"ttl"`
+	TTL     int    `json:"ttl,omitempty"`
 	Address string `json:"address"`
 }
 
+// NATRef is a translation of the destination, address and port on both sides.
 type NATRef struct {
 	From string `json:"from"`
 	To   string `json:"to"`
@@ -124,6 +133,7 @@ type Fix struct {
 type Cause struct {
 	ID      string
 	Means   string   // one line for docs/causes.md
+	Needs   string   // the events and sections it is proven from, for docs/causes.md
 	Reasons []string // kernel drop reasons that lead here; each occurs in a recorded kernel's list
 	// Find returns a verdict when the case, and the drop where it applies, proves this cause; else nil.
 	// The event is nil when the cause is asked about the case as a whole.

@@ -108,7 +108,7 @@ func (w *watch) explained() error {
 	switch {
 	case v.Certainty == verdict.None || v.Cause == "reachable":
 		return nil
-	case v.Certainty == verdict.Observed && !v.Transient, w.again(v, &c):
+	case v.Certainty == verdict.Observed && !v.Transient, w.again(v, &c), c.Target.Protocol != "tcp" && v.Transient: // nobody sends it again
 		return probe.ErrExplained
 	}
 	return nil

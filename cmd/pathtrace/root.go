@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/report"
+	"github.com/pathtrace/pathtrace/verdict"
+)
+
+// Job traces one target. Progress is for a person who waits; it discards where
+// nobody does. When ctx ends, the job cleans up and returns what it has seen
+// with ctx.Err(), or nil.
+type Job func(ctx context.Context, o Options, t Target, progress io.Writer) (evidence.Case, verdict.Verdict, error)
+
+// app is the program, with everything it touches.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	out            bytes.Buffer // the result, written once at the end
+	code           int
+
+	job      Job
+	judge    func(*evidence.Case) verdict.Verdict
+	lookup   func(Options) Lookup
+	getenv   func(string) string
+	terminal func(any) (width int, ok bool)
+}
+
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{
+		stdin: stdin, stdout: stdout, stderr: stderr,
+		job: traceJob, judge: verdict.Judge, lookup: namespaceLookup, getenv: os.Getenv, terminal: terminal,
+	}
+	return a.run(ctx, args)
+}
+
+// subcommands lists what works beside the main job.
+func (a *app) subcommands() []*cobra.Command {
+	return []*cobra.Command{
+		newJudgeCmd(a),
+		newDoctorCmd(a),
+	}
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(a.stdin)
+	root.SetOut(&a.out)
+	root.SetErr(a.stderr)
+	if err := root.ExecuteContext(ctx); err != nil {
+		a.fail(err, wantsJSON(args))
+	}
+	return a.flush()
+}
+
+func (a *app) root() *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:           "pathtrace [flags] HOST:PORT",
+		Short:         "say where a connection dies, and why",
+		Version:       thisTool().Version,
+		Args:          cobra.ArbitraryArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := f.options(a)
+			if err != nil {
+				return err
+			}
+			return a.main(cmd.Context(), o, args)
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	groups := f.groups()
+	for _, g := range groups {
+		cmd.Flags().AddFlagSet(g.FlagSet)
+	}
+	cmd.SetVersionTemplate(versionLine(thisTool()))
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return badUse("%w", err) })
+	cmd.AddCommand(a.subcommands()...)
+	cmd.SetHelpFunc(helpFunc(cmd, groups))
+	for name, words := range choices {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that is not there
+	}
+	return cmd
+}
+
+// main is the main job, on one screen: what is asked, trace, report.
+func (a *app) main(ctx context.Context, o Options, args []string) error {
+	t, err := ParseTarget(args, o)
+	if err != nil {
+		return err
+	}
+	o.Clock.lap("")
+	if err := t.Resolve(ctx, o, a.lookup(o)); err != nil {
+		return err
+	}
+	o.Clock.lap("resolve")
+	c, v, err := a.job(ctx, o, t, a.progress(o))
+	seen := c.FormatVersion != ""
+	switch {
+	case err != nil && !(seen && errors.Is(err, context.Canceled)):
+		return cannotTrace(err)
+	case !seen && ctx.Err() != nil:
+		return ctx.Err()
+	}
+	if v.Cause == "" {
+		v = a.judge(&c)
+	}
+	if err := a.print(c, v, o); err != nil {
+		return err
+	}
+	a.code = exitCode(v)
+	if ctx.Err() != nil {
+		a.code = exitInterrupted
+		fmt.Fprintln(a.stderr, "pathtrace: interrupted; this is what was seen until then")
+	}
+	return nil
+}
+
+func (a *app) print(c evidence.Case, v verdict.Verdict, o Options) error {
+	if o.Timing {
+		printTiming(a.stderr, o.Clock)
+	}
+	if !o.JSON {
+		return report.Text(&a.out, &c, v, report.Options{Color: o.Color, Verbose: o.Verbose, Quiet: o.Quiet, Width: o.Width})
+	}
+	d := report.NewDocument(c, v)
+	if o.Timing {
+		d.Timing = timing(o.Clock)
+	}
+	return report.JSON(&a.out, d)
+}
+
+func (a *app) progress(o Options) io.Writer {
+	if _, ok := a.terminal(a.stderr); ok && !o.Quiet {
+		return a.stderr
+	}
+	return io.Discard
+}
+
+// fail says why there is no verdict: to people on stderr, to programs on stdout.
+func (a *app) fail(err error, json bool) {
+	code, id, message := failure(err)
+	a.code = code
+	fmt.Fprintln(a.stderr, "pathtrace: "+report.Clean(message))
+	if json {
+		a.out.Reset()
+		_ = report.ErrorJSON(&a.out, id, message) // a buffer takes everything
+	}
+}
+
+// flush writes the result. Who closed the pipe has read enough.
+func (a *app) flush() int {
+	if a.out.Len() == 0 {
+		return a.code
+	}
+	_, err := a.stdout.Write(a.out.Bytes())
+	switch {
+	case err == nil, errors.Is(err, syscall.EPIPE):
+		return a.code
+	}
+	fmt.Fprintln(a.stderr, "pathtrace: standard output:", report.Clean(err.Error()))
+	return exitNoTrace
+}
+
+// wantsJSON looks for --json where the flags could not be parsed.
+func wantsJSON(args []string) bool {
+	on := false
+	for _, s := range args {
+		switch {
+		case s == "--":
+			return on
+		case s == "--json", s == "--json=true", s == "--json=1":
+			on = true
+		case strings.HasPrefix(s, "--json="):
+			on = false
+		}
+	}
+	return on
+}
+
+func terminal(f any) (width int, ok bool) {
+	file, isFile := f.(*os.File)
+	if !isFile || !term.IsTerminal(int(file.Fd())) {
+		return 0, false
+	}
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		return 0, true
+	}
+	return width, true
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"fmt"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+const appNeeds = "state events of the server's socket (with pid, in process context); sockets (process); the probe's outcome"
+
+var appCauses = []Cause{
+	{
+		ID: "reset-by-app", Means: "accepted, then reset before answering",
+		Needs: appNeeds + ": ESTABLISHED to CLOSE", Find: findResetByApp,
+	},
+	{
+		ID: "closed-by-app", Means: "accepted, then closed before answering",
+		Needs: appNeeds + ": ESTABLISHED to FIN_WAIT1, or CLOSE_WAIT to LAST_ACK", Find: findClosedByApp,
+	},
+	{
+		ID: "app-silent", Means: "accepted, nothing said in time",
+		Needs: appNeeds + ": to ESTABLISHED, and no end; an answer was awaited", Find: findAppSilent,
+	},
+}
+
+// ended is the server's own end of the connection: the first state change out
+// of a connected state that a process made.
+func ended(c *evidence.Case) *evidence.Event {
+	for i := range c.Events {
+		e := &c.Events[i]
+		if !serverState(c, e) || e.State.Old != "ESTABLISHED" && e.State.Old != "CLOSE_WAIT" || e.State.New == "CLOSE_WAIT" {
+			continue
+		}
+		// Only close() and shutdown() lead to FIN_WAIT1 and LAST_ACK; CLOSE can also be the work of a packet.
+		if e.PID == 0 || !e.InTask && e.State.New != "FIN_WAIT1" && e.State.New != "LAST_ACK" {
+			return nil
+		}
+		return e
+	}
+	return nil
+}
+
+func findResetByApp(c *evidence.Case, e *evidence.Event) *Verdict {
+	if v := endedByApp(c, e, "reset", "CLOSE"); v != nil {
+		return v
+	}
+	return resetByListener(c, e)
+}
+
+// resetByListener goes without a state event: the RST was born in the server's
+// namespace, not by its firewall, while the process that has the listener ran.
+func resetByListener(c *evidence.Case, e *evidence.Event) *Verdict {
+	if e != nil || c.Probe.Outcome != evidence.Reset || c.Target.Protocol != "tcp" || ended(c) != nil {
+		return nil
+	}
+	s := served(c)
+	if s == nil || s.Kind != evidence.State || len(fates(c)) > 0 {
+		return nil
+	}
+	n := space(c, s)
+	var rst *evidence.Event
+	for i := range c.Events {
+		r := &c.Events[i]
+		if r.At > s.At && direction(c, r) == evidence.Reply && (isRST(r) || r.Kind == evidence.ResetSent) {
+			rst = r
+			break
+		}
+	}
+	if n == nil || !n.Sockets.Read() || rst == nil || rst.Netns != s.Netns || rst.Kind != evidence.Transmit && rst.Kind != evidence.ResetSent {
+		return nil
+	}
+	v := &Verdict{Certainty: Inferred, Direction: evidence.Reply, Where: Where{Netns: s.Netns}}
+	v.Proof = append(v.Proof, fmt.Sprintf("the connection became ESTABLISHED in %s %s", name(s.Netns), since(c, s)))
+	probe := *s
+	probe.PID = rst.PID
+	p := setListener(c, &probe, n, v)
+	if p == nil || p.PID != rst.PID {
+		return nil
+	}
+	v.Proof = append(v.Proof, fmt.Sprintf("the RST was made in %s %s, while %s (pid %d) ran there", name(s.Netns), since(c, rst), p.Comm, p.PID),
+		"the client saw "+outcome(c))
+	v.Summary = fmt.Sprintf("%s: %s (pid %d) in %s accepted, then reset the connection before it answered", target(c), p.Comm, p.PID, name(s.Netns))
+	return v
+}
+
+func findClosedByApp(c *evidence.Case, e *evidence.Event) *Verdict {
+	return endedByApp(c, e, "closed", "FIN_WAIT1", "LAST_ACK")
+}
+
+func endedByApp(c *evidence.Case, e *evidence.Event, what string, states ...string) *Verdict {
+	if e != nil || c.Target.Protocol != "tcp" || c.Probe.Outcome != evidence.Reset && c.Probe.Outcome != evidence.Closed {
+		return nil
+	}
+	s := ended(c)
+	if s == nil || !contains(states, s.State.New) {
+		return nil
+	}
+	v := &Verdict{Certainty: Observed, Direction: evidence.Reply, Where: Where{Netns: s.Netns}}
+	v.Proof = append(v.Proof, fmt.Sprintf("%s (pid %d) took the connection from %s to %s %s, in %s", s.Comm, s.PID, s.State.Old, s.State.New, since(c, s), name(s.Netns)))
+	v.Where.Process = &evidence.Process{PID: s.PID, Comm: s.Comm}
+	if n := space(c, s); n != nil && n.Sockets.Read() {
+		for i := range n.Sockets.Items { // for the rest that is known about this process
+			for _, p := range n.Sockets.Items[i].Process {
+				if p.PID == s.PID {
+					found := p
+					v.Where.Process = &found
+				}
+			}
+		}
+	}
+	for i := range c.Events {
+		if r := &c.Events[i]; r.Kind == evidence.ResetSent && r.Netns == s.Netns {
+			v.Proof = append(v.Proof, fmt.Sprintf("its stack sent a RST (%s) %s", r.Reason, since(c, r)))
+			break
+		}
+	}
+	v.Proof = append(v.Proof, "the client saw "+outcome(c))
+	v.Summary = fmt.Sprintf("%s: %s (pid %d) in %s accepted, then %s the connection before it answered", target(c), s.Comm, s.PID, name(s.Netns), what)
+	return v
+}
+
+func findAppSilent(c *evidence.Case, e *evidence.Event) *Verdict {
+	if e != nil || c.Probe.Outcome != evidence.Silent || !c.Probe.Expected {
+		return nil
+	}
+	s := served(c)
+	if s == nil || c.Target.Protocol == "tcp" && s.Kind != evidence.State || ended(c) != nil || len(fates(c)) > 0 {
+		return nil
+	}
+	n := space(c, s)
+	if n == nil || !n.Sockets.Read() {
+		return nil
+	}
+	v := &Verdict{Certainty: Observed, Direction: evidence.Reply, Where: Where{Netns: s.Netns}}
+	if s.State != nil {
+		v.Proof = append(v.Proof, fmt.Sprintf("the connection became %s in %s %s", s.State.New, name(s.Netns), since(c, s)))
+	}
+	p := setListener(c, s, n, v)
+	if p == nil {
+		return nil
+	}
+	if l := v.Where.Socket; c.Target.Protocol == "tcp" && l.Queue > 0 {
+		v.Proof = append(v.Proof, fmt.Sprintf("%d connections wait to be accepted on %s", l.Queue, l.Local))
+	}
+	v.Proof = append(v.Proof, fmt.Sprintf("%d bytes were sent, no byte came back in %.0f ms", c.Probe.Sent, float64(c.Probe.DurationNS)/1e6))
+	v.Summary = fmt.Sprintf("%s: %s (pid %d) in %s said nothing in time", target(c), p.Comm, p.PID, name(s.Netns))
+	return v
+}

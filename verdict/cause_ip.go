@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+var ipCauses = []Cause{
+	{
+		ID: "rp-filter", Means: "reverse-path filter",
+		Needs:   "drop IP_RPFILTER; sysctls net.ipv4.conf.all.rp_filter and of the device; lookups of the source (proof only)",
+		Reasons: []string{"IP_RPFILTER"}, Find: findRPFilter,
+	},
+	{
+		ID: "not-our-address", Means: "the host it reached has not got that address",
+		Needs:   "drop IP_INADDRERRORS in ip_error or ip6_forward; the forwarding sysctls; the route event of the destination: it leaves by the device it came in on, or none exists; addresses",
+		Reasons: []string{"IP_INADDRERRORS"},
+		Find: func(c *evidence.Case, e *evidence.Event) *Verdict {
+			return notForwarded(c, e, "not-our-address")
+		},
+	},
+	{
+		ID: "forwarding-disabled", Means: "ip_forward / forwarding is off",
+		Needs:   "drop IP_INADDRERRORS in ip_error or ip6_forward; the forwarding sysctls; the route event of the destination: it leaves by another device",
+		Reasons: []string{"IP_INADDRERRORS"},
+		Find: func(c *evidence.Case, e *evidence.Event) *Verdict {
+			return notForwarded(c, e, "forwarding-disabled")
+		},
+	},
+	{
+		ID: "martian-source", Means: "a source address that may not appear there",
+		Needs: "drop IP_LOCAL_SOURCE or IP_INVALID_SOURCE, or IP_LOCALNET with a loopback source", Reasons: []string{"IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_LOCALNET"}, Find: findMartianSource,
+	},
+	{
+		ID: "martian-destination", Means: "a destination that may not appear there (route_localnet included)",
+		Needs: "drop IP_INVALID_DEST, or IP_LOCALNET with a loopback destination", Reasons: []string{"IP_INVALID_DEST", "IP_LOCALNET"}, Find: findMartianDestination,
+	},
+	{
+		ID: "ttl-expired", Means: "TTL or hop limit ran out",
+		Needs: "drop IP_INHDR in ip_forward or ip6_forward, with a TTL of 1 or ICMP 11/0", Reasons: []string{"IP_INHDR"}, Find: findTTL,
+	},
+	{
+		ID: "pmtu-blackhole", Means: "too big, and the ICMP that would say so is lost",
+		Needs: "what mtu-exceeded needs; drop of the ICMP 3/4 (IPv6: 2/0) about our packet", Reasons: []string{"PKT_TOO_BIG"}, Find: findPMTUBlackhole,
+	},
+	{
+		ID: "mtu-exceeded", Means: "too big for the next device, and it may not be fragmented",
+		Needs: "drop PKT_TOO_BIG; the route event of the destination (device); links (its MTU)", Reasons: []string{"PKT_TOO_BIG"}, Find: findMTU,
+	},
+	{
+		ID: "bad-checksum", Means: "IP, TCP, UDP or ICMP checksum",
+		Needs: "drop with a checksum reason", Reasons: []string{"IP_CSUM", "TCP_CSUM", "UDP_CSUM", "ICMP_CSUM"}, Find: findChecksum,
+	},
+	{
+		ID: "xfrm-policy", Means: "an IPsec policy blocks it",
+		Needs: "drop XFRM_POLICY", Reasons: []string{"XFRM_POLICY"}, Find: findXFRM,
+	},
+	{
+		ID: "ipv6-disabled", Means: "disable_ipv6 on the way",
+		Needs: "drop IPV6DISABLED, or connect()'s errno without a route; sysctls disable_ipv6 of the device and of all", Reasons: []string{"IPV6DISABLED"}, Find: findIPv6Disabled,
+	},
+}
+
+func findRPFilter(c *evidence.Case, e *evidence.Event) *Verdict {
+	if !isDrop(e, "IP_RPFILTER") || e.Device == "" {
+		return nil
+	}
+	n := space(c, e)
+	if n == nil || !n.Sysctls.Read() {
+		return nil
+	}
+	own, all := conf("ipv4", e.Device, "rp_filter"), conf("ipv4", "all", "rp_filter")
+	x, ok := sysctl(n, own)
+	y, ok2 := sysctl(n, all)
+	dev, err := strconv.Atoi(x)
+	every, err2 := strconv.Atoi(y)
+	if !ok || !ok2 || err != nil || err2 != nil || max(dev, every) == 0 {
+		return nil
+	}
+	v := start(c, e, Observed)
+	v.Where.Sysctl = &evidence.Sysctl{Name: own, Value: x}
+	if every > dev {
+		v.Where.Sysctl = &evidence.Sysctl{Name: all, Value: y}
+	}
+	s := v.Where.Sysctl
+	v.Proof = append(v.Proof, fmt.Sprintf("%s is %s, %s is %s: the greater is in force", own, x, all, y))
+	v.Summary = fmt.Sprintf("%s: reverse-path filter of %s in %s (%s = %s)", target(c), e.Device, name(e.Netns), s.Name, s.Value)
+	fix := "accept on " + e.Device + " what any device could answer (loose mode)"
+	if src, _, fine := source(c, e); fine {
+		if l := lookup(n, src, ""); l != nil && l.OIF != "" {
+			v.Proof = append(v.Proof, fmt.Sprintf("the route back to %s leaves by %s, the packet came in on %s", src, l.OIF, e.Device))
+			if l.OIF != e.Device {
+				fix += "; replies still leave by " + l.OIF
+			}
+		}
+	}
+	if max(dev, every) == 1 {
+		v.Fixes = setSysctl(n, fix, "2", own)
+	}
+	return v
+}
+
+func findMartianSource(c *evidence.Case, e *evidence.Event) *Verdict {
+	src, _, ok := eventSource(e)
+	switch {
+	case isDrop(e, "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE"):
+	case isDrop(e, "IP_LOCALNET") && ok && src.IsLoopback():
+	default:
+		return nil
+	}
+	return martian(c, e, "source", src.String(), ok)
+}
+
+func findMartianDestination(c *evidence.Case, e *evidence.Event) *Verdict {
+	if e == nil || e.Packet == nil {
+		return nil
+	}
+	dst, ok := parseAddr(e.Packet.Dest)
+	switch {
+	case isDrop(e, "IP_INVALID_DEST"):
+	case isDrop(e, "IP_LOCALNET") && ok && dst.IsLoopback():
+		if src, _, fine := eventSource(e); fine && src.IsLoopback() {
+			return nil
+		}
+	default:
+		return nil
+	}
+	return martian(c, e, "destination", dst.String(), ok)
+}
+
+func martian(c *evidence.Case, e *evidence.Event, what, addr string, ok bool) *Verdict {
+	if e.Netns == "" || e.Device == "" {
+		return nil
+	}
+	v := start(c, e, Observed)
+	if ok {
+		what += " " + addr
+		v.Proof = append(v.Proof, "the packet's "+what+" may not arrive on "+e.Device)
+	}
+	v.Summary = fmt.Sprintf("%s: martian %s on %s of %s%s", target(c), what, e.Device, name(e.Netns), natted(v))
+	return v
+}
+
+func findTTL(c *evidence.Case, e *evidence.Event) *Verdict {
+	if !isDrop(e, "IP_INHDR") || !at(e, "ip_forward", "ip6_forward") || e.Netns == "" {
+		return nil
+	}
+	a := icmpFrom(c, e, "ip_forward")
+	expired := a != nil && a.ICMP.Type == 11 && a.ICMP.Code == 0
+	if !expired && (e.Packet == nil || e.Packet.TTL > 1) {
+		return nil
+	}
+	v := start(c, e, Observed)
+	if e.Packet != nil {
+		v.Proof = append(v.Proof, fmt.Sprintf("its TTL was %d", e.Packet.TTL))
+	}
+	if expired {
+		v.Proof = append(v.Proof, "the kernel answered with ICMP 11/0 "+since(c, a))
+	}
+	v.Summary = fmt.Sprintf("%s: the TTL ran out in %s", target(c), name(e.Netns))
+	return v
+}
+
+func findMTU(c *evidence.Case, e *evidence.Event) *Verdict {
+	if !isDrop(e, "PKT_TOO_BIG") || e.Netns == "" {
+		return nil
+	}
+	dest, _, ok := destination(c, e)
+	if !ok {
+		return nil
+	}
+	v := start(c, e, Observed)
+	n := space(c, e)
+	device, _ := routedTo(c, e, dest)
+	if device == "" && n != nil {
+		if l := lookup(n, dest, ""); l != nil && l.Errno == "" {
+			device = l.OIF
+			v.Certainty = Inferred
+		}
+	}
+	if device == "" {
+		return nil
+	}
+	v.Where.Device = device
+	limit := ""
+	if n == nil || !unread(v, n, "links", n.Links.Read(), n.Links.Why()) {
+		v.Certainty = Inferred
+	} else if l := link(n, device); l != nil {
+		limit = fmt.Sprintf(" (MTU %d)", l.MTU)
+		v.Proof = append(v.Proof, fmt.Sprintf("%s, by which it was to leave, has MTU %d", device, l.MTU))
+	}
+	if a := icmpFrom(c, e, "ip_forward"); a != nil && a.ICMP.Type == 3 && a.ICMP.Code == 4 {
+		v.Proof = append(v.Proof, fmt.Sprintf("the kernel answered with ICMP 3/4, MTU %d", a.ICMP.Info))
+	}
+	size := ""
+	if e.Packet != nil && e.Packet.Length != 0 {
+		size = fmt.Sprintf(" of %d bytes", e.Packet.Length)
+	}
+	v.Summary = fmt.Sprintf("%s: packet%s too big for %s of %s%s", target(c), size, device, name(e.Netns), limit)
+	return v
+}
+
+// findPMTUBlackhole is mtu-exceeded whose ICMP error, too, was dropped by a kernel that we watch.
+func findPMTUBlackhole(c *evidence.Case, e *evidence.Event) *Verdict {
+	if !isDrop(e, "PKT_TOO_BIG") {
+		return nil
+	}
+	for i := range c.Events {
+		d := &c.Events[i]
+		p := d.Packet
+		if d.Kind != evidence.Drop || d.Netns == "" || p == nil || p.Type == nil || p.Code == nil || d.Reason == "QUEUE_PURGE" {
+			continue
+		}
+		if p.Protocol == "icmp" && *p.Type == 3 && *p.Code == 4 || p.Protocol == "icmpv6" && *p.Type == 2 {
+			v := findMTU(c, e)
+			if v != nil {
+				v.Proof = append(v.Proof, died(c, d))
+				v.Summary += "; the ICMP error about it was lost in " + name(d.Netns)
+			}
+			return v
+		}
+	}
+	return nil
+}
+
+func findChecksum(c *evidence.Case, e *evidence.Event) *Verdict {
+	if !isDrop(e, "IP_CSUM", "TCP_CSUM", "UDP_CSUM", "ICMP_CSUM") || e.Netns == "" || e.Device == "" {
+		return nil
+	}
+	v := start(c, e, Observed)
+	v.Summary = fmt.Sprintf("%s: wrong checksum (%s) on %s of %s", target(c), e.Reason, e.Device, name(e.Netns))
+	return v
+}
+
+func findXFRM(c *evidence.Case, e *evidence.Event) *Verdict {
+	if !isDrop(e, "XFRM_POLICY") || e.Netns == "" {
+		return nil
+	}
+	v := start(c, e, Observed)
+	v.Summary = fmt.Sprintf("%s: %sblocked by an IPsec (xfrm) policy in %s", target(c), whoseDied(c, e), name(e.Netns))
+	return v
+}
+
+func findIPv6Disabled(c *evidence.Case, e *evidence.Event) *Verdict {
+	if e != nil {
+		n := space(c, e)
+		if !isDrop(e, "IPV6DISABLED") || n == nil || !n.Sysctls.Read() || e.Device == "" {
+			return nil
+		}
+		return ipv6Off(c, start(c, e, Observed), n, conf("ipv6", e.Device, "disable_ipv6"))
+	}
+	n := c.Namespace(c.Probe.Netns)
+	a, ok := parseAddr(c.Target.Address)
+	if n == nil || !ok || !a.Is6() || success(c) || sentAny(c) || !n.Sysctls.Read() {
+		return nil
+	}
+	if c.Probe.Errno != "ENETUNREACH" && c.Probe.Errno != "EADDRNOTAVAIL" && c.Probe.Errno != "EHOSTUNREACH" && c.Probe.Errno != "EACCES" {
+		return nil
+	}
+	v := &Verdict{Certainty: Inferred, Direction: evidence.Forward, Where: Where{Netns: n.Name, Device: c.Probe.Device}}
+	v.Proof = append(v.Proof, fmt.Sprintf("%s gave %s, and no packet was made", c.Probe.Syscall, c.Probe.Errno))
+	return ipv6Off(c, v, n, "net.ipv6.conf.all.disable_ipv6")
+}
+
+func ipv6Off(c *evidence.Case, v *Verdict, n *evidence.Namespace, key string) *Verdict {
+	x, ok := sysctl(n, key)
+	if !ok || x == "0" {
+		return nil
+	}
+	v.Where.Sysctl = &evidence.Sysctl{Name: key, Value: x}
+	v.Proof = append(v.Proof, key+" is "+x)
+	v.Summary = fmt.Sprintf("%s: IPv6 is switched off in %s (%s = %s)", target(c), name(n.Name), key, x)
+	return v
+}

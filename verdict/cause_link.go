@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+var linkCauses = []Cause{
+	{
+		ID: "xdp-drop", Means: "an XDP program dropped it",
+		Needs:   "drop in do_xdp_generic or veth_xdp_*, or reason XDP; links (the device's program)",
+		Reasons: []string{"XDP", "NOT_SPECIFIED"}, Find: findXDP,
+	},
+	{
+		ID: "tc-drop", Means: "a traffic-control classifier or action dropped it",
+		Needs: "drop TC_INGRESS or TC_EGRESS", Reasons: []string{"TC_INGRESS", "TC_EGRESS"}, Find: findTC,
+	},
+	{
+		ID: "qdisc-drop", Means: "a queueing discipline dropped it",
+		Needs:   "drop with a reason of a queueing discipline; links (that the device has a carrier)",
+		Reasons: []string{"QDISC_DROP", "QDISC_OVERLIMIT", "QDISC_CONGESTED", "CAKE_FLOOD", "FQ_BAND_LIMIT", "FQ_HORIZON_LIMIT", "FQ_FLOW_LIMIT"}, Find: findQdisc,
+	},
+	{
+		ID: "bridge-port-blocked", Means: "the bridge port is not forwarding (spanning-tree state)",
+		Needs: "drop BRIDGE_INGRESS_STP_STATE, of our packet or of the ARP request for its next hop", Reasons: []string{"BRIDGE_INGRESS_STP_STATE"}, Find: findBridgePort,
+	},
+	{
+		ID: "wrong-destination-mac", Means: "the frame was not for this host",
+		Needs: "drop OTHERHOST, and no other copy that went on", Reasons: []string{"OTHERHOST"}, Find: findOtherHost,
+	},
+	{
+		ID: "neighbor-unresolved", Means: "ARP or ND got no answer",
+		Needs:   "drop NEIGH_FAILED (IPv6 of 6.18: NOT_SPECIFIED in neigh_invalidate), or a route event whose next hop is INCOMPLETE; neighbor events or neighbours, links",
+		Reasons: []string{"NEIGH_FAILED", "NEIGH_QUEUEFULL", "NOT_SPECIFIED"}, Find: findNeighbor,
+	},
+}
+
+// onDevice is a verdict that a device's own queue or program took.
+func onDevice(c *evidence.Case, e *evidence.Event, what string) *Verdict {
+	if e.Netns == "" || e.Device == "" {
+		return nil
+	}
+	v := start(c, e, Observed)
+	v.Summary = fmt.Sprintf("%s: %sdropped by %s on %s in %s", target(c), whoseDied(c, e), what, e.Device, name(e.Netns))
+	return v
+}
+
+func findXDP(c *evidence.Case, e *evidence.Event) *Verdict {
+	if e == nil || e.Kind != evidence.Drop || e.Reason != "XDP" && !at(e, "do_xdp_generic", "netif_receive_generic_xdp", "veth_xdp_rcv_skb", "veth_xdp_rcv_one") {
+		return nil
+	}
+	v := onDevice(c, e, "an XDP program")
+	if v == nil {
+		return nil
+	}
+	n := space(c, e)
+	if n == nil {
+		v.Unseen = append(v.Unseen, name(e.Netns)+": which XDP program: links not read")
+		return v
+	}
+	if l := link(n, e.Device); unread(v, n, "links", n.Links.Read(), n.Links.Why()) && l != nil {
+		if l.XDP == 0 {
+			return nil // no program is attached: it died there for another reason
+		}
+		v.Where.Program = &ProgramRef{ID: l.XDP}
+		v.Proof = append(v.Proof, fmt.Sprintf("%s has the XDP program with id %d", l.Name, l.XDP))
+	}
+	return v
+}
+
+func findTC(c *evidence.Case, e *evidence.Event) *Verdict {
+	if !isDrop(e, "TC_INGRESS", "TC_EGRESS") {
+		return nil
+	}
+	return onDevice(c, e, "a traffic-control filter ("+strings.ToLower(strings.TrimPrefix(e.Reason, "TC_"))+")")
+}
+
+func findQdisc(c *evidence.Case, e *evidence.Event) *Verdict {
+	if !isDrop(e, "QDISC_DROP", "QDISC_OVERLIMIT", "QDISC_CONGESTED", "CAKE_FLOOD", "FQ_BAND_LIMIT", "FQ_HORIZON_LIMIT", "FQ_FLOW_LIMIT") {
+		return nil
+	}
+	n := space(c, e)
+	if n == nil || !n.Links.Read() || link(n, e.Device) == nil || down(n, e.Device) != "" {
+		return nil // a device without carrier drops with the same reason
+	}
+	v := onDevice(c, e, "the queueing discipline")
+	if v != nil {
+		v.Transient = true
+	}
+	return v
+}
+
+func findBridgePort(c *evidence.Case, e *evidence.Event) *Verdict {
+	if isDrop(e, "BRIDGE_INGRESS_STP_STATE") {
+		return onDevice(c, e, "a bridge port that is not forwarding")
+	}
+	if e == nil || !neighborDrop(e) {
+		return nil
+	}
+	for i := range c.Events { // our packet waited for an ARP request that a bridge port refused
+		a := &c.Events[i]
+		if isDrop(a, "BRIDGE_INGRESS_STP_STATE") && a.At <= e.At {
+			v := onDevice(c, a, "a bridge port that is not forwarding")
+			if v != nil {
+				v.Certainty, v.Direction = Inferred, direction(c, e)
+				v.Proof = append(v.Proof, died(c, e))
+				v.Summary = fmt.Sprintf("%s: bridge port %s of %s is not forwarding: it lost the address request that %s waited for", target(c), a.Device, name(a.Netns), whose(c, e))
+			}
+			return v
+		}
+	}
+	return nil
+}
+
+func findOtherHost(c *evidence.Case, e *evidence.Event) *Verdict {
+	if !isDrop(e, "OTHERHOST") || e.Netns == "" {
+		return nil
+	}
+	v := start(c, e, Observed)
+	v.Transient = true // the copy for the right host may still be on its way
+	v.Proof = append(v.Proof, "no copy of it was taken by another host that we watch")
+	v.Summary = fmt.Sprintf("%s: the frame that reached %s of %s bears another host's link address", target(c), e.Device, name(e.Netns))
+	if n := space(c, e); n != nil {
+		if l := link(n, e.Device); l != nil && l.MAC != "" {
+			v.Proof = append(v.Proof, e.Device+" has the link address "+l.MAC)
+		}
+	}
+	return v
+}
+
+func neighborDrop(e *evidence.Event) bool {
+	return isDrop(e, "NEIGH_FAILED", "NEIGH_QUEUEFULL") || isDrop(e, "NOT_SPECIFIED") && calledBy(e, "neigh_invalidate")
+}
+
+func findNeighbor(c *evidence.Case, e *evidence.Event) *Verdict {
+	if e == nil {
+		return waitingForNeighbor(c)
+	}
+	if !neighborDrop(e) || e.Netns == "" {
+		return nil
+	}
+	dest, _, ok := destination(c, e)
+	if !ok {
+		return nil
+	}
+	device, hop := routedTo(c, e, dest)
+	if e.Device == "" {
+		e = withDevice(e, device)
+	}
+	v := start(c, e, Observed)
+	v.Transient = true
+	n := space(c, e)
+	if !setNeighbor(c, e, n, v, device, hop, dest) {
+		return nil
+	}
+	if n == nil || !unread(v, n, "links", n.Links.Read(), n.Links.Why()) {
+		v.Certainty = Inferred
+	} else if down(n, e.Device) != "" {
+		return nil // link-down says it better
+	}
+	nb := v.Where.Neighbor
+	if e.Reason == "NEIGH_FAILED" || calledBy(e, "neigh_invalidate") {
+		nb.State = "FAILED" // what the drop itself says
+	}
+	v.Summary = fmt.Sprintf("%s: nobody answers for %s on %s of %s (%s)", target(c), nb.Address, e.Device, name(e.Netns), nb.State)
+	return v
+}
+
+func withDevice(e *evidence.Event, device string) *evidence.Event {
+	copied := *e
+	copied.Device = device
+	return &copied
+}
+
+// setNeighbor names the next hop that did not answer: by the neighbour event,
+// else by the route that was chosen and the neighbour table. False when neither tells.
+func setNeighbor(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *Verdict, device, hop string, dest netip.Addr) bool {
+	if e.Device == "" {
+		return false
+	}
+	var found *evidence.Neighbor
+	for i := range c.Events {
+		o := &c.Events[i]
+		if o.Kind != evidence.NeighborEvt || o.Neighbor == nil || o.Netns != e.Netns || o.At > e.At+nearby || o.Neighbor.Device != e.Device {
+			continue
+		}
+		if hop != "" && !sameAddr(o.Neighbor.Address, hop) {
+			continue
+		}
+		if o.Neighbor.State == "FAILED" || o.Neighbor.State == "INCOMPLETE" {
+			found = o.Neighbor
+			v.Proof = append(v.Proof, fmt.Sprintf("%s on %s went to %s %s", found.Address, found.Device, found.State, since(c, o)))
+		}
+	}
+	if found != nil {
+		v.Where.Neighbor = &NeighborRef{Address: found.Address, State: found.State}
+		return true
+	}
+	if n == nil || !n.Neighbors.Read() {
+		return false
+	}
+	if hop == "" || device != e.Device { // no route event: the kernel's answer when asked
+		l := lookup(n, dest, "")
+		if l == nil || l.OIF != e.Device {
+			return false
+		}
+		if hop = l.Gateway; hop == "" {
+			hop = dest.String()
+		}
+	}
+	for _, nb := range n.Neighbors.Items {
+		if nb.Device == e.Device && sameAddr(nb.Address, hop) && (nb.State == "FAILED" || nb.State == "INCOMPLETE") {
+			v.Certainty = Inferred
+			v.Where.Neighbor = &NeighborRef{Address: nb.Address, State: nb.State}
+			v.Proof = append(v.Proof, fmt.Sprintf("the next hop %s on %s is %s", nb.Address, nb.Device, nb.State))
+			return true
+		}
+	}
+	return false
+}
+
+// waitingForNeighbor is a packet that still waits for its next hop when the probe's time is over.
+func waitingForNeighbor(c *evidence.Case) *Verdict {
+	if c.Probe.Outcome != evidence.Timeout && c.Probe.Outcome != evidence.Silent && c.Probe.Outcome != evidence.Unreachable || handshakeDone(c) {
+		return nil
+	}
+	for i := len(c.Events) - 1; i >= 0; i-- {
+		r := &c.Events[i]
+		if r.Kind != evidence.Route || r.Route == nil || r.Route.Errno != "" || r.Route.OIF == "" || r.Netns == "" {
+			continue
+		}
+		dest, ok := parseAddr(r.Route.Dest)
+		n := space(c, r)
+		if !ok || n == nil || !n.Neighbors.Read() || !n.Links.Read() || sentAfter(c, r) {
+			continue
+		}
+		_, hop := routedTo(c, r, dest)
+		for _, nb := range n.Neighbors.Items {
+			unanswered := nb.State == "FAILED" || nb.State == "INCOMPLETE" && timeOver(c)
+			if nb.Device != r.Route.OIF || !sameAddr(nb.Address, hop) || !unanswered || down(n, nb.Device) != "" {
+				continue
+			}
+			v := start(c, withDevice(r, nb.Device), Inferred)
+			v.Transient = true
+			v.Where.Neighbor = &NeighborRef{Address: nb.Address, State: nb.State}
+			v.Proof = []string{
+				fmt.Sprintf("the route for %s leaves by %s to %s, and no packet left there", dest, nb.Device, hop),
+				fmt.Sprintf("the next hop %s on %s is %s", nb.Address, nb.Device, nb.State),
+			}
+			v.Summary = fmt.Sprintf("%s: nobody answers for %s on %s of %s (%s)", target(c), nb.Address, nb.Device, name(r.Netns), nb.State)
+			return v
+		}
+	}
+	return nil
+}
+
+// timeOver reports whether the probe waited as long as it was to: an answer
+// that is merely not there yet says nothing before.
+func timeOver(c *evidence.Case) bool {
+	return c.Probe.TimeoutNS > 0 && c.Probe.DurationNS >= c.Probe.TimeoutNS-c.Probe.TimeoutNS/20
+}
+
+// sentAfter reports whether a packet left the route's device after it was chosen.
+func sentAfter(c *evidence.Case, r *evidence.Event) bool {
+	for i := range c.Events {
+		e := &c.Events[i]
+		if e.Kind == evidence.Transmit && e.Netns == r.Netns && e.Device == r.Route.OIF && e.At >= r.At {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"fmt"
+	"regexp"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+var reachCauses = []Cause{
+	{
+		ID:    "reachable",
+		Means: "it did not die: connected, and answered if asked",
+		Needs: "the probe's outcome; sockets of the namespace that took the SYN (process)",
+		Find:  findReachable,
+	},
+	{
+		ID:    "app-error",
+		Means: "it answered with an error (421, 5xx)",
+		Needs: "an answer that does not fit what was awaited, and that begins with an error code; sockets (process)",
+		Find:  findAppError,
+	},
+}
+
+func findReachable(c *evidence.Case, e *evidence.Event) *Verdict {
+	if e != nil || c.Probe.Unmatched {
+		return nil
+	}
+	how := ""
+	switch {
+	case success(c):
+		how = fmt.Sprintf("%s after %.2f ms", c.Probe.Outcome, float64(c.Probe.DurationNS)/1e6)
+	case c.Probe.Outcome == evidence.Silent && !c.Probe.Expected && (c.Target.Protocol == "tcp" || served(c) != nil):
+		how = "taken in, and no answer was awaited"
+	default:
+		return nil
+	}
+	if c.Probe.Banner != "" {
+		how += fmt.Sprintf(", it said %q", c.Probe.Banner)
+	}
+	v := &Verdict{Certainty: Observed, Proof: []string{"the probe: " + how}}
+	by := serverSide(c, v)
+	v.Summary = fmt.Sprintf("%s: reachable: %s%s", target(c), how, by)
+	return v
+}
+
+func findAppError(c *evidence.Case, e *evidence.Event) *Verdict {
+	if e != nil || !c.Probe.Unmatched || !errorBanner(c.Probe.Banner) {
+		return nil
+	}
+	v := &Verdict{Certainty: Observed, Direction: evidence.Reply}
+	v.Proof = append(v.Proof, fmt.Sprintf("the answer was %q", c.Probe.Banner))
+	by := serverSide(c, v)
+	v.Summary = fmt.Sprintf("%s: answered with an error%s: %q", target(c), by, c.Probe.Banner)
+	return v
+}
+
+// errorBanner reports whether an answer begins with a 4xx or 5xx code, alone or after HTTP's version.
+func errorBanner(s string) bool {
+	if len(s) > 9 && s[:5] == "HTTP/" {
+		s = s[9:]
+	}
+	if len(s) < 4 || s[0] != '4' && s[0] != '5' {
+		return false
+	}
+	digit := func(b byte) bool { return b >= '0' && b <= '9' }
+	return digit(s[1]) && digit(s[2]) && (s[3] == ' ' || s[3] == '-' || s[3] == '\r')
+}
+
+// takenIn are the functions in which a socket, and not a device, uses a packet up.
+var takenIn = regexp.MustCompile(`^(tcp_|udp|skb_consume_udp|__skb_free_datagram|icmp_rcv|icmpv6_rcv)`)
+
+// served is the event that shows where a socket took our packet: the
+// established connection, else the packet's own end. Nil when neither was seen.
+func served(c *evidence.Case) *evidence.Event {
+	var found *evidence.Event
+	for i := range c.Events {
+		e := &c.Events[i]
+		switch {
+		case e.Kind == evidence.Consume && e.Packet != nil && direction(c, e) == evidence.Forward && e.Netns != "" && takenIn.MatchString(e.Function):
+			if found == nil || found.Kind != evidence.State {
+				found = e
+			}
+		case e.Kind == evidence.State && serverState(c, e) && e.State.New == "ESTABLISHED":
+			found = e
+		}
+	}
+	return found
+}
+
+// serverState reports whether e is a state change on the server's side of the connection.
+func serverState(c *evidence.Case, e *evidence.Event) bool {
+	if e.Kind != evidence.State || e.State == nil || e.Netns == "" {
+		return false
+	}
+	if e.Socket != nil && e.Socket.Local != "" {
+		if _, port, ok := splitLocal(c.Probe.Local, 4); ok {
+			if _, p, ok := splitLocal(e.Socket.Local, 4); ok {
+				return p != port
+			}
+		}
+	}
+	return e.Direction == evidence.Reply || e.Netns != c.Probe.Netns
+}
+
+// serverSide puts namespace, socket and process of whoever took our packet
+// into v, and returns " by …" for the summary.
+func serverSide(c *evidence.Case, v *Verdict) string {
+	e := served(c)
+	if e == nil {
+		v.Unseen = append(v.Unseen, "which process answered: no namespace that we watched took the packet")
+		return ""
+	}
+	v.Where.Netns = e.Netns
+	for i := range c.Events {
+		if p := &c.Events[i]; p.Kind == evidence.Consume && p.Netns == e.Netns && p.Packet != nil && direction(c, p) == evidence.Forward {
+			v.Where.NAT = nat(c, p)
+		}
+	}
+	by := " in " + name(e.Netns)
+	n := space(c, e)
+	if n == nil {
+		v.Unseen = append(v.Unseen, name(e.Netns)+": sockets not read: not looked at")
+		return by
+	}
+	if p := setListener(c, e, n, v); p != nil {
+		by = fmt.Sprintf(" by %s (pid %d) in %s", p.Comm, p.PID, name(e.Netns))
+	}
+	return by
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// suspects are the registered hook functions that can have dropped the packet
+// of e: those of its hook behind the last observer that it passed and before
+// the next one, without those whose own trace said that they let it pass.
+// known is false when the hooks were not read.
+func suspects(c *evidence.Case, e *evidence.Event, n *evidence.Namespace) (list []evidence.Hook, known bool) {
+	if n == nil || !n.Hooks.Read() || e.Hook == "" {
+		return nil, false
+	}
+	low, high := bracket(c, e)
+	for _, h := range n.Hooks.Items {
+		switch {
+		case observer(h) || h.Hook != e.Hook || !ofFamily(h, e):
+		case h.Priority <= low || h.Priority >= high:
+		case strings.Contains(h.Function, "defrag") && e.Packet != nil && !e.Packet.Fragment:
+		case h.Device != "" && e.Device != "" && h.Device != e.Device:
+		case e.Function == "nft_do_chain" && h.Type != "nft":
+		case e.Function == "nft_do_chain" && h.Function != "" && !calledBy(e, h.Function) && wrapped(e):
+		case letPass(c, e, h):
+		default:
+			list = append(list, h)
+		}
+	}
+	return list, true
+}
+
+// observer reports whether the hook function is one of ours, which drops
+// nothing. BPF programs of others can drop like any other function.
+func observer(h evidence.Hook) bool { return h.Type == "bpf" && h.Table == "pathtrace" }
+
+// wrapped reports whether the call chain names the family's entry to nft_do_chain.
+func wrapped(e *evidence.Event) bool {
+	for _, s := range e.Stack {
+		if strings.HasPrefix(s, "nft_do_chain_") {
+			return true
+		}
+	}
+	return false
+}
+
+func ofFamily(h evidence.Hook, e *evidence.Event) bool {
+	if e.Hook == evidence.Ingress || e.Hook == evidence.Egress {
+		return h.Family == "netdev"
+	}
+	if h.Family == "bridge" || h.Family == "arp" || h.Family == "netdev" {
+		return false
+	}
+	if e.Packet == nil || e.Packet.Family == 0 {
+		return true
+	}
+	return (h.Family == "ip6") == (e.Packet.Family == 6)
+}
+
+// bracket gives the priorities between which the packet of e died, both exclusive.
+func bracket(c *evidence.Case, e *evidence.Event) (low, high int) {
+	const none = 1 << 32
+	low, high = -none, none
+	mine := func(o *evidence.Event) bool {
+		return o.Kind == evidence.HookPassed && o.Priority != nil && o.Netns == e.Netns && o.Hook == e.Hook
+	}
+	for i := range c.Events {
+		if o := &c.Events[i]; mine(o) && o.At <= e.At && o.At >= e.At-nearby && sameWay(c, o, e) && !secondary(c, o) {
+			low = max(low, *o.Priority)
+		}
+	}
+	for i := range c.Events { // an observer that another packet passed further on shows that ours did not get there
+		if o := &c.Events[i]; mine(o) && *o.Priority > low && (o.Packet == nil || e.Packet == nil || o.Packet.Family == e.Packet.Family) {
+			high = min(high, *o.Priority)
+		}
+	}
+	if n := space(c, e); n != nil {
+		for _, h := range n.Hooks.Items {
+			if observer(h) && h.Hook == e.Hook && ofFamily(h, e) && h.Priority > low {
+				high = min(high, h.Priority)
+			}
+		}
+	}
+	return low, high
+}
+
+// letPass reports whether the trace of h's own chain said that our packet went through.
+func letPass(c *evidence.Case, e *evidence.Event, h evidence.Hook) bool {
+	base := h.Chain
+	if h.Type == "iptables-legacy" && base == "" {
+		base = h.Hook
+	}
+	pass := false
+	for i := range c.Events {
+		s := &c.Events[i]
+		if s.Kind != evidence.RuleVerdict || s.Rule == nil || s.Rule.Table != h.Table || s.Rule.Chain != base || base == "" || !fits(c, s, e) || abs(s.At-e.At) > nearby {
+			continue
+		}
+		switch s.Rule.Verdict {
+		case "accept":
+			pass = true
+		case "drop", "queue", "stolen", "jump", "goto":
+			return false
+		}
+	}
+	return pass
+}
+
+// explainNetfilter adds to an unexplained netfilter drop which functions can have done it.
+func explainNetfilter(c *evidence.Case, e *evidence.Event, v *Verdict) {
+	if !isNetfilter(e) {
+		return
+	}
+	if d := decided(c, e, "drop"); d != nil {
+		s := d.step.Rule
+		v.Proof = append(v.Proof, fmt.Sprintf("the rule trace names%s, verdict %s", ruleWords(&Rule{
+			Backend: s.Backend, Family: s.Family, Table: s.Table, Chain: s.Chain, Path: d.path, Handle: s.Handle, Number: s.Number}), s.Verdict))
+	}
+	if a, how := firewallAnswer(c, e); a != nil {
+		v.Proof = append(v.Proof, fmt.Sprintf("the firewall answered%s %s (%s)", how, since(c, a), a.Function))
+	}
+	list, known := suspects(c, e, space(c, e))
+	if !known {
+		return
+	}
+	var words []string
+	for _, h := range list {
+		w := fmt.Sprintf("%s (priority %d", h.Function, h.Priority)
+		if h.Table != "" {
+			w += ", " + strings.TrimSpace(h.NFFamily+" "+h.Table+" "+h.Chain)
+		}
+		words = append(words, w+")")
+	}
+	if len(words) > 0 {
+		v.Proof = append(v.Proof, fmt.Sprintf("at hook %s these can have dropped it: %s", e.Hook, strings.Join(words, ", ")))
+	}
+}
+
+var (
+	dropText = regexp.MustCompile(`(^|[\s:])(drop|reject|queue|synproxy|tproxy)($|[\s;,}])|-j (DROP|REJECT|NFQUEUE|QUEUE|TPROXY|SYNPROXY)\b`)
+	jumpText = regexp.MustCompile(`(?:^|[\s:])(?:jump|goto) ([^\s;,}]+)|-[jg] ([^\s]+)`)
+	// Targets of iptables that end or leave the rule without a chain of that name.
+	plainTarget = regexp.MustCompile(`^(ACCEPT|RETURN|LOG|NFLOG|MARK|CONNMARK|TRACE|CT|NOTRACK|MASQUERADE|SNAT|DNAT|REDIRECT|TCPMSS|DSCP|TTL|HL|CLASSIFY|SET|AUDIT|DROP|REJECT)$`)
+)
+
+// excluded finds the one rule or policy that can have dropped the packet of e
+// where there is no rule trace: every chain that it can have met was read
+// whole, and together they hold one object that drops. Nil when there are more.
+func excluded(c *evidence.Case, e *evidence.Event, n *evidence.Namespace) *decision {
+	if n == nil || n.Changed || !n.Chains.Read() {
+		return nil
+	}
+	list, known := suspects(c, e, n)
+	if !known || len(list) == 0 {
+		return nil
+	}
+	var found []*decision
+	for _, h := range list {
+		var base []*evidence.Chain
+		for i := range n.Chains.Items {
+			if k := &n.Chains.Items[i]; k.Base && hookedAs(k, h) {
+				base = append(base, k)
+			}
+		}
+		if len(base) == 0 {
+			return nil
+		}
+		for _, k := range base {
+			some, ok := droppers(n, k, nil, e)
+			if !ok {
+				return nil
+			}
+			if k.Policy == "drop" {
+				some = append(some, deduce(k, e, []string{k.Name}, evidence.FirewallRule{}))
+			}
+			found = append(found, some...)
+		}
+	}
+	if len(found) != 1 {
+		return nil
+	}
+	return found[0]
+}
+
+// hookedAs reports whether the base chain k is what the hook function h runs.
+func hookedAs(k *evidence.Chain, h evidence.Hook) bool {
+	if h.Type == "iptables-legacy" {
+		return k.Backend == "iptables-legacy" && k.Name == h.Hook && k.Family == h.Family && (h.Table == "" || k.Table == h.Table)
+	}
+	if h.Type != "nft" || k.Backend == "iptables-legacy" || k.Table != h.Table || k.Name != h.Chain {
+		return false
+	}
+	return k.Family == h.NFFamily || h.NFFamily == "" && (k.Family == h.Family || k.Family == "inet")
+}
+
+// droppers lists the rules reachable from k that can drop; ok is false when that cannot be told from the text.
+func droppers(n *evidence.Namespace, k *evidence.Chain, above []string, e *evidence.Event) (list []*decision, ok bool) {
+	path := append(append([]string{}, above...), k.Name)
+	if k.Total != len(k.Rules) || len(path) > 16 {
+		return nil, false
+	}
+	for _, r := range k.Rules {
+		if r.Text == "" || strings.Contains(r.Text, "vmap") || strings.Contains(r.Text, "xt ") {
+			return nil, false
+		}
+		if dropText.MatchString(r.Text) {
+			list = append(list, deduce(k, e, path, r))
+			continue
+		}
+		m := jumpText.FindStringSubmatch(r.Text)
+		if m == nil || plainTarget.MatchString(m[1]+m[2]) {
+			continue
+		}
+		next := named(n, k, m[1]+m[2])
+		if next == nil {
+			return nil, false
+		}
+		more, fine := droppers(n, next, path, e)
+		if !fine {
+			return nil, false
+		}
+		list = append(list, more...)
+	}
+	return list, true
+}
+
+func named(n *evidence.Namespace, like *evidence.Chain, chain string) *evidence.Chain {
+	for i := range n.Chains.Items {
+		if k := &n.Chains.Items[i]; k.Name == chain && k.Backend == like.Backend && k.Family == like.Family && k.Table == like.Table {
+			return k
+		}
+	}
+	return nil
+}
+
+// deduce makes the decision that a trace would have told.
+func deduce(k *evidence.Chain, e *evidence.Event, path []string, r evidence.FirewallRule) *decision {
+	backend := k.Backend
+	if backend == "iptables-nft" {
+		backend = "nft"
+	}
+	return &decision{path: path, step: &evidence.Event{
+		Netns: e.Netns, Hook: e.Hook, Device: e.Device, At: e.At,
+		Rule: &evidence.RuleStep{
+			Backend: backend, Family: k.Family, Table: k.Table, Chain: k.Name,
+			Handle: r.Handle, Number: r.Number, Policy: r.Number == 0, Verdict: "drop",
+		},
+	}}
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// nearby is how far apart two events of one packet's treatment may lie, in nanoseconds.
+const nearby = 2_000_000
+
+func success(c *evidence.Case) bool {
+	return c.Probe.Outcome == evidence.Connected || c.Probe.Outcome == evidence.Answered
+}
+
+// handshakeDone reports whether the outcome is one that only a connected TCP probe can have.
+func handshakeDone(c *evidence.Case) bool {
+	switch c.Probe.Outcome {
+	case evidence.Reset, evidence.Closed, evidence.Silent:
+		return c.Target.Protocol == "tcp"
+	}
+	return false
+}
+
+// fates returns how the copies of our packets ended, oldest first: drops, SYNs
+// that a listener used up without an answer, and what stands in for a drop
+// event on kernels that do not show it.
+func fates(c *evidence.Case) []*evidence.Event {
+	var out []*evidence.Event
+	for i := range c.Events {
+		e := &c.Events[i]
+		if isFate(c, e) {
+			out = append(out, e)
+		}
+	}
+	// A flooded frame is refused by every host it was not for: that says nothing while another copy went on.
+	if len(out) > 1 || delivered(c) {
+		rest := slices.DeleteFunc(slices.Clone(out), func(e *evidence.Event) bool { return e.Reason == "OTHERHOST" })
+		if len(rest) > 0 || delivered(c) {
+			return rest
+		}
+	}
+	return out
+}
+
+func isFate(c *evidence.Case, e *evidence.Event) bool {
+	if secondary(c, e) {
+		return false
+	}
+	switch e.Kind {
+	case evidence.Drop:
+		return !noise(c, e)
+	case evidence.Consume:
+		return usedUp(c, e)
+	case evidence.ResetSent:
+		return e.Reason == "NO_SOCKET" && !handshakeDone(c) && !hasDrop(c, func(d *evidence.Event) bool {
+			return d.Netns == e.Netns && d.Reason == "NO_SOCKET"
+		})
+	case evidence.RuleVerdict:
+		return e.Rule != nil && e.Rule.Verdict == "drop" && !hasDrop(c, func(d *evidence.Event) bool {
+			return d.Netns == e.Netns && (e.Hook == "" || d.Hook == "" || d.Hook == e.Hook) && sameWay(c, d, e)
+		})
+	}
+	return false
+}
+
+func hasDrop(c *evidence.Case, match func(*evidence.Event) bool) bool {
+	for i := range c.Events {
+		if d := &c.Events[i]; d.Kind == evidence.Drop && match(d) {
+			return true
+		}
+	}
+	return false
+}
+
+// secondary reports whether the event is about a packet whose loss kills no
+// exchange: an error message or reset about another packet, a FIN, or, once
+// connected, the handshake.
+func secondary(c *evidence.Case, e *evidence.Event) bool {
+	p := e.Packet
+	if p == nil {
+		return false
+	}
+	if c.Target.Protocol != "icmp" && strings.HasPrefix(p.Protocol, "icmp") {
+		return true
+	}
+	if p.Protocol != "tcp" {
+		return false
+	}
+	if strings.ContainsAny(p.Flags, "RF") {
+		return true
+	}
+	return handshakeDone(c) && strings.Contains(p.Flags, "S")
+}
+
+// noisyReasons are drops that the kernel also makes in good connections.
+var noisyReasons = []string{
+	"QUEUE_PURGE", "CONSUMED", "TCP_CLOSE", "TCP_OLD_ACK", "TCP_OLD_DATA", "TCP_TOO_OLD_ACK", "TCP_OFOMERGE", "TCP_RESET", "TCP_ABORT_ON_DATA",
+	"TCP_ACK_UNSENT_DATA", "TCP_OFO_QUEUE_PRUNE", "SOCKET_CLOSE", "TCP_OLD_SEQUENCE", "DUP_FRAG", "TCP_INVALID_SYN",
+}
+
+func noise(c *evidence.Case, e *evidence.Event) bool {
+	switch {
+	case slices.Contains(noisyReasons, e.Reason):
+		return true
+	case e.Reason == "NO_SOCKET" && direction(c, e) == evidence.Reply:
+		return true // a late answer to a probe that has ended
+	case e.Reason != "NOT_SPECIFIED":
+		return false
+	}
+	switch e.Function {
+	case "tcp_v4_rcv", "tcp_v6_rcv", "tcp_v4_do_rcv", "tcp_v6_do_rcv":
+		// A repeated SYN that meets its own request socket, or a segment that was used.
+		return true
+	case "sk_stream_kill_queues", "inet_sock_destruct", "tcp_write_queue_purge", "skb_queue_purge_reason", "skb_rbtree_purge":
+		return true
+	}
+	return false
+}
+
+// usedUp reports whether e is the end of a SYN that a listener took in and did not answer.
+func usedUp(c *evidence.Case, e *evidence.Event) bool {
+	if !isSYN(e) || !strings.HasPrefix(e.Function, "tcp_") || direction(c, e) != evidence.Forward {
+		return false
+	}
+	return !answered(c, e)
+}
+
+// answered reports whether a SYN-ACK of ours left the namespace because of the SYN of e.
+// The kernel sends it before it frees the SYN; the window also covers a rule trace read a little later.
+func answered(c *evidence.Case, e *evidence.Event) bool {
+	before := int64(-1 << 62)
+	for i := range c.Events {
+		o := &c.Events[i]
+		if o.Kind == evidence.Consume && o.Netns == e.Netns && isSYN(o) && o.At < e.At {
+			before = max(before, o.At)
+		}
+	}
+	for i := range c.Events {
+		o := &c.Events[i]
+		if o.Netns == e.Netns && o.At > before && o.At <= e.At+nearby && isSYNACK(o) && o.Kind != evidence.Receive {
+			return true
+		}
+	}
+	return false
+}
+
+func isSYN(e *evidence.Event) bool    { return e.Packet != nil && e.Packet.Flags == "S" }
+func isSYNACK(e *evidence.Event) bool { return e.Packet != nil && e.Packet.Flags == "S." }
+func isRST(e *evidence.Event) bool {
+	return e.Packet != nil && e.Packet.Protocol == "tcp" && strings.Contains(e.Packet.Flags, "R")
+}
+
+// direction of the event's packet; by the addresses where the event does not say.
+func direction(c *evidence.Case, e *evidence.Event) string {
+	if e.Direction != "" {
+		return e.Direction
+	}
+	if p := e.Packet; p != nil {
+		if sameAddr(p.Dest, c.Target.Address) || c.Target.Port != 0 && p.DPort == c.Target.Port {
+			return evidence.Forward
+		}
+		if sameAddr(p.Source, c.Target.Address) || c.Target.Port != 0 && p.SPort == c.Target.Port {
+			return evidence.Reply
+		}
+	}
+	return evidence.Forward
+}
+
+func sameWay(c *evidence.Case, a, b *evidence.Event) bool {
+	return a.Direction == "" || b.Direction == "" || a.Direction == b.Direction
+}
+
+// delivered reports whether a forward copy reached a socket.
+func delivered(c *evidence.Case) bool {
+	for i := range c.Events {
+		e := &c.Events[i]
+		if e.Kind == evidence.Consume && isSYN(e) && strings.HasPrefix(e.Function, "tcp_") {
+			return true
+		}
+	}
+	return false
+}
+
+// leftAfter reports whether, after the fate e, another copy left this host.
+func leftAfter(c *evidence.Case, e *evidence.Event) bool {
+	l := leftHost(c)
+	return l != nil && l.At > e.At && direction(c, e) == evidence.Forward
+}
+
+// leftHost is the last event of the forward way when it shows a copy leaving
+// by a device behind which nothing of this kernel is: no kind, so hardware.
+func leftHost(c *evidence.Case) *evidence.Event {
+	l := lastForward(c)
+	if l == nil || l.Kind != evidence.Transmit || l.Device == "" {
+		return nil
+	}
+	n := c.Namespace(l.Netns)
+	if n == nil || !n.Links.Read() {
+		return nil
+	}
+	for _, d := range n.Links.Items {
+		if d.Name == l.Device && d.Kind == "" && d.Name != "lo" {
+			return l
+		}
+	}
+	return nil
+}
+
+// lastForward is the last event about a packet of ours on its way to the target.
+func lastForward(c *evidence.Case) *evidence.Event {
+	for i := len(c.Events) - 1; i >= 0; i-- {
+		e := &c.Events[i]
+		if e.Packet == nil || direction(c, e) != evidence.Forward || secondary(c, e) || e.Kind == evidence.Drop && noise(c, e) {
+			continue
+		}
+		return e
+	}
+	return nil
+}
+
+// lastSeen is the last event that shows where a packet of ours was.
+func lastSeen(c *evidence.Case) *evidence.Event {
+	for i := len(c.Events) - 1; i >= 0; i-- {
+		e := &c.Events[i]
+		if e.Packet != nil && e.Netns != "" && !secondary(c, e) && !(e.Kind == evidence.Drop && noise(c, e)) {
+			return e
+		}
+	}
+	return nil
+}
