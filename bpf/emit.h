@@ -83,6 +83,18 @@ static __always_inline void sock_addresses(const struct sock *sk, __u8 *local, _
 	bpf_probe_read_kernel(remote, 16, &sk->__sk_common.skc_v6_daddr);
 }
 
+/* A socket that is being closed has given up skc_num, but still knows its port. */
+static __always_inline __u16 sock_port(const struct sock *sk)
+{
+	__u16 port = bpf_htons(BPF_CORE_READ(sk, __sk_common.skc_num));
+	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+
+	/* TIME_WAIT (6) and NEW_SYN_RECV (12) are no inet_sock */
+	if (!port && state != 6 && state != 12)
+		port = BPF_CORE_READ((struct inet_sock *)sk, inet_sport);
+	return port;
+}
+
 static __always_inline void event_sock(struct event *e, const struct sock *sk)
 {
 	__u8 remote[16];
@@ -91,7 +103,7 @@ static __always_inline void event_sock(struct event *e, const struct sock *sk)
 		return;
 	e->flags |= EV_SOCKET;
 	e->sock_state = BPF_CORE_READ(sk, __sk_common.skc_state);
-	e->sock_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	e->sock_port = bpf_ntohs(sock_port(sk));
 	sock_addresses(sk, e->sock_addr, remote);
 	/* the fields below exist in full sockets only: not in TIME_WAIT (6) or NEW_SYN_RECV (12) */
 	if (e->sock_state == 6 || e->sock_state == 12)

@@ -76,6 +76,10 @@ struct sock {
 	__u32 sk_max_ack_backlog;
 };
 
+struct inet_sock {
+	__be16 inet_sport;
+};
+
 struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;

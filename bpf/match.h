@@ -22,6 +22,14 @@ struct {
 	__type(value, __u8); /* direction */
 } flows SEC(".maps");
 
+/* next hops that routes of ours led to: who asks for their link addresses asks for us */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 64);
+	__uint(key_size, 16);
+	__type(value, __u8); /* direction */
+} next_hops SEC(".maps");
+
 struct skb_info {
 	__u32 netns;
 	__u32 ifindex;
@@ -71,6 +79,13 @@ static __always_inline __u8 known_flow(const struct tuple *t)
 	if (!(ports_seen[x >> 3] & 1 << (x & 7)))
 		return DIR_NONE;
 	d = bpf_map_lookup_elem(&flows, t);
+	return d ? *d : DIR_NONE;
+}
+
+static __always_inline __u8 next_hop(const __u8 *address)
+{
+	__u8 *d = bpf_map_lookup_elem(&next_hops, address);
+
 	return d ? *d : DIR_NONE;
 }
 
@@ -133,6 +148,12 @@ __noinline int match_packet(struct packet *p, __u64 l3, __u32 protocol)
 	l4 = read_headers(p, l3, protocol);
 	if (!l4)
 		return DIR_NONE;
+	/* neighbour solicitation and advertisement (RFC 4861): the target address follows eight bytes */
+	if (p->t.proto == PROTO_ICMPV6 && (p->icmp_type == 135 || p->icmp_type == 136)) {
+		__u8 target[16];
+
+		return bpf_probe_read_kernel(target, 16, (void *)l4 + 8) ? DIR_NONE : next_hop(target);
+	}
 	if (!is_icmp_error(p)) {
 		if (p->t.proto != probe.proto)
 			return DIR_NONE;
@@ -160,6 +181,22 @@ __noinline int match_packet(struct packet *p, __u64 l3, __u32 protocol)
 	return d == DIR_FORWARD ? DIR_REPLY : d == DIR_REPLY ? DIR_FORWARD : DIR_NONE;
 }
 
+/* ARP for Ethernet and IPv4 (RFC 826): sender and target protocol address at 14 and 24 */
+__noinline int match_arp(struct packet *p, __u64 l3)
+{
+	__u8 h[28];
+
+	if (!p || bpf_probe_read_kernel(h, sizeof(h), (void *)l3) || h[4] != 6 || h[5] != 4)
+		return DIR_NONE;
+	p->family = 4;
+	p->t.proto = PROTO_ARP;
+	p->length = sizeof(h);
+	p->icmp_type = h[7]; /* 1 request, 2 reply */
+	map_v4(p->t.saddr, h + 14);
+	map_v4(p->t.daddr, h + 24);
+	return h[7] == 1 ? next_hop(p->t.daddr) : next_hop(p->t.saddr);
+}
+
 static __always_inline __u8 match_skb(struct sk_buff *skb, struct packet *p)
 {
 	__u32 protocol;
@@ -167,9 +204,11 @@ static __always_inline __u8 match_skb(struct sk_buff *skb, struct packet *p)
 	if (!probe.on)
 		return DIR_NONE;
 	protocol = skb->protocol;
+	p->skb = (__u64)skb;
+	if (protocol == bpf_htons(ETH_P_ARP))
+		return match_arp(p, (__u64)skb->head + skb->network_header);
 	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
 		return DIR_NONE;
-	p->skb = (__u64)skb;
 	return match_packet(p, (__u64)skb->head + skb->network_header, protocol);
 }
 

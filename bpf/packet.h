@@ -3,6 +3,7 @@
 #ifndef PATHTRACE_PACKET_H
 #define PATHTRACE_PACKET_H
 
+#define ETH_P_ARP  0x0806
 #define ETH_P_IP   0x0800
 #define ETH_P_IPV6 0x86DD
 
@@ -15,6 +16,7 @@
 #define PROTO_AH       51
 #define PROTO_ICMPV6   58
 #define PROTO_DSTOPTS  60
+#define PROTO_ARP      254 /* no IP protocol has it (RFC 3692): stands for ARP in our events */
 
 #define TCP_SYN 0x02
 #define TCP_RST 0x04

@@ -160,7 +160,7 @@ static __always_inline void reset_sent(__u64 *ctx, __u32 reason)
 			return;
 		t.proto = PROTO_TCP;
 		sock_addresses(sk, t.saddr, t.daddr);
-		t.sport = bpf_htons(BPF_CORE_READ(sk, __sk_common.skc_num));
+		t.sport = sock_port(sk);
 		t.dport = BPF_CORE_READ(sk, __sk_common.skc_dport);
 		d = known_flow(&t);
 		if (!d)
@@ -193,7 +193,7 @@ static __always_inline struct event *event_tcp(__u8 kind, const struct sock *sk)
 	if (!probe.on)
 		return 0;
 	t.dport = BPF_CORE_READ(sk, __sk_common.skc_dport);
-	t.sport = bpf_htons(BPF_CORE_READ(sk, __sk_common.skc_num));
+	t.sport = sock_port(sk);
 	sock_addresses(sk, t.saddr, t.daddr);
 	d = known_flow(&t);
 	if (!d)
@@ -305,6 +305,7 @@ static __always_inline struct event *event_route(const __u8 *saddr, const __u8 *
 
 static __always_inline void event_nexthop(struct event *e, struct fib_nh_common *nhc)
 {
+	__u8 hop[16], direction = e->direction;
 	__u32 gw4;
 
 	if (!nhc)
@@ -312,15 +313,19 @@ static __always_inline void event_nexthop(struct event *e, struct fib_nh_common 
 	event_device(e, BPF_CORE_READ(nhc, nhc_dev));
 	if (e->ifindex)
 		e->netns = dev_netns(BPF_CORE_READ(nhc, nhc_dev));
+	__builtin_memcpy(hop, e->daddr, 16); /* on the link, unless there is a gateway */
 	switch (BPF_CORE_READ(nhc, nhc_gw_family)) {
 	case 2:
 		gw4 = BPF_CORE_READ(nhc, nhc_gw.ipv4);
-		map_v4(e->gateway, (__u8 *)&gw4);
+		map_v4(hop, (__u8 *)&gw4);
+		__builtin_memcpy(e->gateway, hop, 16);
 		break;
 	case 10:
-		bpf_probe_read_kernel(e->gateway, 16, &nhc->nhc_gw.ipv6);
+		bpf_probe_read_kernel(hop, 16, &nhc->nhc_gw.ipv6);
+		__builtin_memcpy(e->gateway, hop, 16);
 		break;
 	}
+	bpf_map_update_elem(&next_hops, hop, &direction, BPF_ANY);
 }
 
 SEC("tp_btf/fib_table_lookup")

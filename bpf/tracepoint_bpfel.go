@@ -159,6 +159,7 @@ const (
 	TracepointMapCurrentSkbs           = "current_skbs"
 	TracepointMapEvents                = "events"
 	TracepointMapFlows                 = "flows"
+	TracepointMapNextHops              = "next_hops"
 	TracepointMapSkbs                  = "skbs"
 	TracepointMapSymbols               = "symbols"
 	TracepointMapXtBlocks              = "xt_blocks"
@@ -266,6 +267,7 @@ type TracepointMapSpecs struct {
 	CurrentSkbs *ebpf.MapSpec `ebpf:"current_skbs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
+	NextHops    *ebpf.MapSpec `ebpf:"next_hops"`
 	Skbs        *ebpf.MapSpec `ebpf:"skbs"`
 	Symbols     *ebpf.MapSpec `ebpf:"symbols"`
 	XtBlocks    *ebpf.MapSpec `ebpf:"xt_blocks"`
@@ -311,6 +313,7 @@ type TracepointMaps struct {
 	CurrentSkbs *ebpf.Map `ebpf:"current_skbs"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Flows       *ebpf.Map `ebpf:"flows"`
+	NextHops    *ebpf.Map `ebpf:"next_hops"`
 	Skbs        *ebpf.Map `ebpf:"skbs"`
 	Symbols     *ebpf.Map `ebpf:"symbols"`
 	XtBlocks    *ebpf.Map `ebpf:"xt_blocks"`
@@ -324,6 +327,7 @@ func (m *TracepointMaps) Close() error {
 		m.CurrentSkbs,
 		m.Events,
 		m.Flows,
+		m.NextHops,
 		m.Skbs,
 		m.Symbols,
 		m.XtBlocks,

@@ -38,6 +38,9 @@ const (
 	kindRetransmit
 )
 
+// protoARP stands for ARP where an IP protocol is expected, bpf/packet.h.
+const protoARP = 254
+
 // Flags of struct event.
 const (
 	evSocket   = 1
@@ -222,7 +225,7 @@ func (s *sample) packet() *evidence.Packet {
 	switch s.Proto {
 	case unix.IPPROTO_TCP:
 		p.Seq, p.Ack, p.Flags = s.Seq, s.Ack, tcpFlags(s.TcpFlags)
-	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
+	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6, protoARP:
 		t, c := int(s.IcmpType), int(s.IcmpCode)
 		if s.Kind != kindICMPSent {
 			p.Type, p.Code = &t, &c
@@ -273,6 +276,8 @@ func protocolName(p uint8) string {
 		return "icmp"
 	case unix.IPPROTO_ICMPV6:
 		return "icmpv6"
+	case protoARP:
+		return "arp"
 	}
 	return strconv.Itoa(int(p))
 }

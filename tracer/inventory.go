@@ -55,14 +55,20 @@ func (t *Tracer) Hooked() (inodes []uint32, initial uint32, err error) {
 	return inodes, initial, nil
 }
 
-// Hooks returns the functions registered with netfilter in a namespace, in calling order.
+// Hooks returns the functions registered with netfilter in a namespace, in
+// calling order. Observers of this tracer have "pathtrace" for their Table.
 func (t *Tracer) Hooks(inode uint32) ([]evidence.Hook, error) {
 	records, _, err := t.takeInventory(inode)
 	if err != nil {
 		return nil, err
 	}
 	hooks := make([]evidence.Hook, 0, len(records))
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, r := range records {
+		if r.Type == "bpf" && slices.Contains(t.ranks[rankKey{inode, r.pf, r.nr}], r.Priority) {
+			r.Table = "pathtrace" // a priority with an observer has nothing else (EBUSY)
+		}
 		hooks = append(hooks, r.Hook)
 	}
 	return hooks, nil

@@ -23,8 +23,8 @@ type visit struct {
 // them while the packet is in the hook, so the n-th walk of one direction in a
 // namespace is the walk of the n-th copy that came there or was made there. Its
 // steps get that copy's address and time, and a step that drops the time of the drop.
-func align(events []evidence.Event, start int64) {
-	visits := visitsOf(events)
+func align(events []evidence.Event, protocol string, start int64) {
+	visits := visitsOf(events, protocol)
 	walks := map[string]map[uint32]int{}
 	for i := range events {
 		e := &events[i]
@@ -65,10 +65,10 @@ func align(events []evidence.Event, start int64) {
 // visitsOf lists, by namespace and direction, the copies of our packets in the
 // order in which they first appeared there. A buffer's address may come back
 // once it was freed: that is another copy.
-func visitsOf(events []evidence.Event) map[string][]visit {
+func visitsOf(events []evidence.Event, protocol string) map[string][]visit {
 	timed := make([]*evidence.Event, 0, len(events))
 	for i := range events {
-		if e := &events[i]; e.At != 0 && e.SKB != "" && e.Packet != nil {
+		if e := &events[i]; e.At != 0 && e.SKB != "" && e.Packet != nil && traced(e.Packet, protocol) {
 			timed = append(timed, e)
 		}
 	}
@@ -96,6 +96,15 @@ func visitsOf(events []evidence.Event) map[string][]visit {
 		}
 	}
 	return out
+}
+
+// traced reports whether the trace rules match a packet: those of the probe's
+// own protocol, not the ARP requests and ICMP errors that they cause.
+func traced(p *evidence.Packet, protocol string) bool {
+	if protocol == "icmp" {
+		return p.Protocol == "icmp" || p.Protocol == "icmpv6"
+	}
+	return p.Protocol == protocol
 }
 
 // rank orders what happened at the same instant: a packet comes in before a

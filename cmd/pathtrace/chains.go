@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
@@ -13,45 +14,112 @@ import (
 // ourTable reports whether an nft table is a trace table of ours, of this run or another.
 func ourTable(name string) bool { return strings.HasPrefix(name, "pathtrace-") }
 
-// ruleChains reads the chains that decided about our packets in a namespace,
-// as the user's own tools print them. Chains that let everything pass are not read.
-func (g *gatherer) ruleChains(n *netcfg.Netns, name string, c *evidence.Case) evidence.Section[evidence.Chain] {
-	wanted := map[chainKey][]uint64{}
-	numbers := map[chainKey][]int{}
-	var order []chainKey
+// chainWant is a chain to read, and the rules in it that matter.
+type chainWant struct {
+	chainKey
+	handles []uint64
+	numbers []int
+}
+
+// wants collects chains in the order in which they were first wanted.
+type wants []chainWant
+
+func (w *wants) add(k chainKey, handle uint64, number int) {
+	i := slices.IndexFunc(*w, func(c chainWant) bool { return c.chainKey == k })
+	if i < 0 {
+		i = len(*w)
+		*w = append(*w, chainWant{chainKey: k})
+	}
+	(*w)[i].handles = append((*w)[i].handles, handle)
+	(*w)[i].numbers = append((*w)[i].numbers, number)
+}
+
+// ruleChains reads the chains that decided about our packets in a namespace, as
+// the user's own tools print them. Where a packet was dropped in a hook and no
+// rule was seen to do it, all chains of that hook are read, and those they lead
+// to. Chains that let everything pass are not read otherwise.
+func (g *gatherer) ruleChains(n *netcfg.Netns, name string, c *evidence.Case, hooks []evidence.Hook) evidence.Section[evidence.Chain] {
+	var w wants
+	told := map[string]bool{} // hooks in which a rule was seen to decide
 	for _, e := range c.Events {
-		s := e.Rule
-		if e.Netns != name || s == nil || !deciding(s) {
+		if s := e.Rule; e.Netns == name && s != nil && deciding(s) {
+			w.add(chainKey{name, s.Backend, s.Family, s.Table, s.Chain}, s.Handle, s.Number)
+			told[e.Hook] = true
+		}
+	}
+	for _, e := range c.Events {
+		if e.Netns != name || e.Kind != evidence.Drop || e.Hook == "" || told[e.Hook] {
 			continue
 		}
-		k := chainKey{name, s.Backend, s.Family, s.Table, s.Chain}
-		if wanted[k] == nil && numbers[k] == nil {
-			order = append(order, k)
-			wanted[k], numbers[k] = []uint64{}, []int{}
+		for _, h := range hooks {
+			if h.Type == "nft" && h.Hook == e.Hook {
+				w.add(chainKey{name, "nft", h.NFFamily, h.Table, h.Chain}, 0, 0)
+			}
 		}
-		wanted[k] = append(wanted[k], s.Handle)
-		numbers[k] = append(numbers[k], s.Number)
 	}
 	out := []evidence.Chain{}
 	var unread []string
-	for _, k := range order {
-		chain, ok := g.chains[k]
-		if !ok {
-			var err error
-			if k.backend == "iptables-legacy" {
-				chain, err = n.LegacyChain(k.family, k.table, k.chain, numbers[k])
-			} else {
-				chain, err = n.NFTChain(k.family, k.table, k.chain, wanted[k])
-			}
-			if err != nil {
-				unread = append(unread, fmt.Sprintf("%s %s %s: %v", k.family, k.table, k.chain, err))
-				continue
-			}
-			g.chains[k] = chain
+	for i := 0; i < len(w); i++ {
+		chain, err := g.chain(n, w[i])
+		if err != nil {
+			unread = append(unread, fmt.Sprintf("%s %s %s: %v", w[i].family, w[i].table, w[i].chain, err))
+			continue
 		}
 		out = append(out, chain)
+		if len(w[i].handles) == 1 && w[i].handles[0] == 0 && w[i].backend == "nft" {
+			for _, to := range jumps(chain) {
+				w.add(chainKey{name, "nft", chain.Family, chain.Table, to}, 0, 0)
+			}
+		}
 	}
 	return evidence.Section[evidence.Chain]{Items: out, Unread: strings.Join(unread, "; ")}
+}
+
+// chain reads one chain, once.
+func (g *gatherer) chain(n *netcfg.Netns, w chainWant) (evidence.Chain, error) {
+	if c, ok := g.chains[w.chainKey]; ok && holds(c, w) {
+		return c, nil
+	}
+	read := n.NFTChain
+	if w.backend == "iptables-legacy" {
+		read = func(family, table, chain string, _ []uint64) (evidence.Chain, error) {
+			return n.LegacyChain(family, table, chain, w.numbers)
+		}
+	}
+	c, err := read(w.family, w.table, w.chain, w.handles)
+	if err == nil {
+		g.chains[w.chainKey] = c
+	}
+	return c, err
+}
+
+// holds reports whether a chain that was read has the rules that are wanted now.
+func holds(c evidence.Chain, w chainWant) bool {
+	for i := range w.handles {
+		if w.handles[i] == 0 && w.numbers[i] == 0 {
+			continue
+		}
+		if !slices.ContainsFunc(c.Rules, func(r evidence.FirewallRule) bool {
+			return w.handles[i] != 0 && r.Handle == w.handles[i] || w.numbers[i] != 0 && r.Number == w.numbers[i]
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// jumps names the chains that the rules of c lead to, as nft and iptables print them.
+func jumps(c evidence.Chain) []string {
+	var out []string
+	for _, r := range c.Rules {
+		words := strings.FieldsFunc(r.Text, func(r rune) bool { return r == ' ' || r == ',' || r == '}' || r == '{' })
+		for i, w := range words[:max(0, len(words)-1)] {
+			if w == "jump" || w == "goto" || w == "-j" || w == "-g" {
+				out = append(out, words[i+1])
+			}
+		}
+	}
+	return out
 }
 
 // deciding reports whether a step may have ended the packet's way.

@@ -121,7 +121,11 @@ func (g *gatherer) namespace(name string, c *evidence.Case) evidence.Namespace {
 	s.Lookups = g.lookups(n, here)
 	s.Sockets = g.sockets(n, name, here, c)
 	s.Sysctls = n.Sysctls(sysctls(s.Links.Items)...)
-	s.Chains = g.ruleChains(n, name, c)
+	s.Chains = g.ruleChains(n, name, c, s.Hooks.Items)
+	if armed, ok := g.spaces.nft[name]; ok && len(s.Chains.Items) > 0 {
+		now, err := n.NFTGeneration()
+		s.Generation, s.Changed = now, err != nil || now != armed
+	}
 	if before := g.spaces.counters[name]; before != nil {
 		if after, err := n.Counters(); err == nil {
 			s.Counters = netcfg.CounterDelta(before, after)
@@ -248,7 +252,7 @@ func sysctls(links []evidence.Link) []string {
 		for _, leaf := range []string{"rp_filter", "forwarding", "accept_local", "route_localnet", "src_valid_mark"} {
 			names = append(names, netcfg.SysctlName("net.ipv4.conf", d, leaf))
 		}
-		for _, leaf := range []string{"forwarding", "disable_ipv6"} {
+		for _, leaf := range []string{"forwarding", "force_forwarding", "disable_ipv6"} {
 			names = append(names, netcfg.SysctlName("net.ipv6.conf", d, leaf))
 		}
 	}

@@ -5,6 +5,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/pathtrace/pathtrace/netcfg"
 )
@@ -14,16 +16,18 @@ const maxCounted = 64
 
 // spaces are the network namespaces that are watched.
 type spaces struct {
-	start    *netcfg.Netns // where the probe starts
-	byInode  map[uint32]*netcfg.Netns
-	byName   map[string]*netcfg.Netns
-	ownOnly  bool
-	counters map[string]map[string]uint64 // before the probe, by namespace
+	start     *netcfg.Netns   // where the probe starts
+	connected []*netcfg.Netns // those that devices lead to from there: only they are armed
+	unseen    []string
+	byInode   map[uint32]*netcfg.Netns
+	byName    map[string]*netcfg.Netns
+	counters  map[string]map[string]uint64 // before the probe, by namespace
+	nft       map[string]uint32            // generation of the ruleset once armed, by namespace
 }
 
 // openSpaces opens the probe's namespace and, unless ownOnly, all others of this host.
 func openSpaces(spec string, ownOnly bool) (*spaces, error) {
-	s := &spaces{byInode: map[uint32]*netcfg.Netns{}, byName: map[string]*netcfg.Netns{}, ownOnly: ownOnly, counters: map[string]map[string]uint64{}}
+	s := &spaces{byInode: map[uint32]*netcfg.Netns{}, byName: map[string]*netcfg.Netns{}, counters: map[string]map[string]uint64{}, nft: map[string]uint32{}}
 	var err error
 	if spec == "" {
 		s.start, err = netcfg.Current()
@@ -37,6 +41,7 @@ func openSpaces(spec string, ownOnly bool) (*spaces, error) {
 		return nil, cannotTrace(err)
 	}
 	s.add(s.start)
+	s.connected = []*netcfg.Netns{s.start}
 	if ownOnly {
 		return s, nil
 	}
@@ -51,6 +56,9 @@ func openSpaces(spec string, ownOnly bool) (*spaces, error) {
 			continue
 		}
 		s.add(n)
+	}
+	if s.connected, err = netcfg.Connected(s.start, slices.Collect(maps.Values(s.byInode))); err != nil {
+		s.unseen = append(s.unseen, err.Error())
 	}
 	return s, nil
 }
@@ -84,22 +92,14 @@ func (s *spaces) name(inode uint32) string {
 	return fmt.Sprintf("net:[%d]", inode)
 }
 
-// unentered says that a namespace has rules which we cannot look at.
-func (s *spaces) unentered(inode uint32) []string {
-	if s.ownOnly {
-		return nil // nobody asked for it
-	}
-	return []string{fmt.Sprintf("net:[%d]: its firewall: no process or mount leads to this namespace", inode)}
-}
-
 // readCounters notes the SNMP counters before the probe; what cannot be read is left out, and then unread in the case.
 func (s *spaces) readCounters() {
-	for name, n := range s.byName {
-		if len(s.byName) > maxCounted && n != s.start {
-			continue
+	for i, n := range s.connected {
+		if i >= maxCounted {
+			return
 		}
 		if m, err := n.Counters(); err == nil {
-			s.counters[name] = m
+			s.counters[n.Name] = m
 		}
 	}
 }

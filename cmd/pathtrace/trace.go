@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -113,7 +114,8 @@ func (r request) openProbe(s *spaces, t *tracer.Tracer) (probe.Sender, error) {
 	return nil, badUse("%w", err)
 }
 
-// arm has the rules and the netfilter functions of every namespace that has any tell what they do with the probe's packets.
+// arm has the rules and the netfilter functions of every namespace that has any
+// and that the probe can come to tell what they do with its packets.
 func (r request) arm(t *tracer.Tracer, s *spaces, key tracer.Key) (unseen []string, err error) {
 	if err := t.Watch(key); err != nil {
 		return nil, err
@@ -127,10 +129,9 @@ func (r request) arm(t *tracer.Tracer, s *spaces, key tracer.Key) (unseen []stri
 	if key.Target.Addr().Is6() {
 		version = 6
 	}
-	for _, inode := range hooked {
-		n := s.byInode[inode]
-		if n == nil {
-			unseen = append(unseen, s.unentered(inode)...)
+	unseen = s.unseen
+	for _, n := range s.connected {
+		if !slices.Contains(hooked, uint32(n.Inode)) {
 			continue
 		}
 		why, err := armOne(t, n, key, version, r.noTouch)
@@ -139,6 +140,9 @@ func (r request) arm(t *tracer.Tracer, s *spaces, key tracer.Key) (unseen []stri
 		}
 		for _, w := range why {
 			unseen = append(unseen, n.Name+": "+w)
+		}
+		if gen, err := n.NFTGeneration(); err == nil {
+			s.nft[n.Name] = gen
 		}
 	}
 	return unseen, nil

@@ -4,9 +4,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -108,7 +108,9 @@ func (w *watch) explained() error {
 	switch {
 	case v.Certainty == verdict.None || v.Cause == "reachable":
 		return nil
-	case v.Certainty == verdict.Observed && !v.Transient, w.again(v, &c), c.Target.Protocol != "tcp" && v.Transient: // nobody sends it again
+	case !v.Transient && (v.Certainty == verdict.Observed || v.Where.Reason != ""): // the packet itself was seen to die
+		return probe.ErrExplained
+	case w.again(v, &c), v.Transient && c.Target.Protocol != "tcp": // nobody sends a datagram again
 		return probe.ErrExplained
 	}
 	return nil
@@ -117,16 +119,15 @@ func (w *watch) explained() error {
 // again reports whether a retransmission met the same end as the packet before
 // it: what may pass by itself has then had its chance.
 func (w *watch) again(v verdict.Verdict, c *evidence.Case) bool {
-	copies := map[string]int64{}
+	ends := 0
 	for _, e := range c.Events {
-		if e.Netns != v.Where.Netns || e.Direction != v.Direction || e.SKB == "" {
-			continue
-		}
-		if e.Kind == evidence.Drop || e.Kind == evidence.Consume && e.Packet != nil && e.Packet.Flags == "S" {
-			copies[fmt.Sprint(e.SKB, e.At)] = e.At
+		switch {
+		case e.Netns != v.Where.Netns || e.Direction != v.Direction || e.Packet == nil || e.Packet.Flags != "S" && e.Packet.Flags != "S.":
+		case e.Kind == evidence.Drop, e.Kind == evidence.Consume && strings.HasPrefix(e.Function, "tcp_"):
+			ends++
 		}
 	}
-	return len(copies) > 1
+	return ends > 1
 }
 
 // connection is the server's end of the handshake.
@@ -199,7 +200,7 @@ func (w *watch) assemble(p evidence.Probe) evidence.Case {
 	var replayed []string
 	c.Events, replayed = w.gather.events(records)
 	c.Unseen = append(slices.Clone(c.Unseen), replayed...)
-	align(c.Events, w.probe.Start())
+	align(c.Events, c.Target.Protocol, w.probe.Start())
 	c.Namespaces = w.gather.namespaces(&c)
 	c.Lost = w.tracer.Lost()
 	return c

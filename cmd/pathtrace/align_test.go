@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"testing"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+func packetEvent(at int64, kind evidence.Kind, skb, flags string) evidence.Event {
+	return evidence.Event{At: at, Kind: kind, Netns: "s", Direction: evidence.Forward, SKB: skb, Packet: &evidence.Packet{Protocol: "tcp", Flags: flags}}
+}
+
+func ruleEvent(trace uint32, verdict string) evidence.Event {
+	return evidence.Event{Kind: evidence.RuleVerdict, Netns: "s", Direction: evidence.Forward, Rule: &evidence.RuleStep{TraceID: trace, Verdict: verdict}}
+}
+
+// Steps of a rule trace go to the copy that walked through the rules, and a
+// clone made to ask for a link address, or an ARP request, is no such copy.
+func TestAlign(t *testing.T) {
+	arp := packetEvent(1100, evidence.Receive, "arp", "")
+	arp.Packet.Protocol = "arp"
+	clone := packetEvent(1050, evidence.Consume, "clone", "S")
+	events := []evidence.Event{
+		arp, clone,
+		packetEvent(2000, evidence.Receive, "a", "S"), packetEvent(2500, evidence.Drop, "a", "S"),
+		packetEvent(9000, evidence.Receive, "a", "S"), packetEvent(9900, evidence.Drop, "a", "S"), // the address came back
+		ruleEvent(7, "jump"), ruleEvent(7, "drop"), ruleEvent(8, "drop"), ruleEvent(9, "drop"),
+	}
+	align(events, "tcp", 1000)
+	type step struct {
+		at    int64
+		trace uint32
+		skb   string
+	}
+	var got []step
+	for _, e := range events {
+		if e.Rule != nil {
+			got = append(got, step{e.At, e.Rule.TraceID, e.SKB})
+		}
+	}
+	// the ninth walk has no copy: nobody saw its packet, so it stays at the start
+	want := []step{{0, 9, ""}, {1000, 7, "a"}, {1500, 7, "a"}, {8900, 8, "a"}}
+	if len(got) != len(want) {
+		t.Fatalf("%d steps, want %d", len(got), len(want))
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("step %d: %+v, want %+v", i, got[i], want[i])
+		}
+	}
+	for i := 1; i < len(events); i++ {
+		if events[i].At < events[i-1].At {
+			t.Errorf("event %d at %d is before event %d at %d", i, events[i].At, i-1, events[i-1].At)
+		}
+	}
+}

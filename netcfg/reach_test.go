@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netcfg
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A chain of namespaces is found to its end; one that no cable leads to stays out.
+func TestConnected(t *testing.T) {
+	one, two := newPair(t)
+	three, alone := newLab(t), newLab(t)
+	run(t, "ip", "-n", two.Name, "link", "add", "q0", "type", "veth", "peer", "name", "q0", "netns", three.Name)
+	all := []*Netns{alone.Netns, three.Netns, two.Netns, one.Netns}
+	for start, want := range map[*Netns][]string{
+		one.Netns:   {one.Name, two.Name, three.Name},
+		three.Netns: {one.Name, two.Name, three.Name},
+		alone.Netns: {alone.Name},
+	} {
+		list, err := Connected(start, all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, n := range list {
+			got = append(got, n.Name)
+		}
+		if got[0] != start.Name {
+			t.Errorf("from %s: %v does not begin there", start.Name, got)
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("from %s: %s", start.Name, d)
+		}
+	}
+}
