@@ -13,7 +13,7 @@
 
 #define container_of_list(ptr, type, member) ((type *)((void *)(ptr)-bpf_core_field_offset(type, member)))
 
-/* the first eight letters tell the function: "nft_do_c", "ipt_do_t", "ip6t_do_" */
+/* the first eight letters tell the function: "nft_do_c", "ipt_do_t", "ip6t_do_", "iptable_", "ip6table" */
 static __always_inline int begins(const char *name, const char *with)
 {
 	return *(const __u64 *)name == *(const __u64 *)with;
@@ -67,7 +67,8 @@ static long inv_hook(__u32 i, struct inv *v)
 		bpf_probe_read_kernel_str(e->text.chain, sizeof(e->text.chain), BPF_CORE_READ(chain, name));
 		bpf_probe_read_kernel_str(e->text.table, sizeof(e->text.table), BPF_CORE_READ(table, name));
 		e->family = BPF_CORE_READ_BITFIELD_PROBED(table, family);
-	} else if (begins(e->text.function, "ipt_do_table") || begins(e->text.function, "ip6t_do_table")) {
+	} else if (begins(e->text.function, "ipt_do_table") || begins(e->text.function, "ip6t_do_table") ||
+		   begins(e->text.function, "iptable_mangle_hook") || begins(e->text.function, "ip6table_mangle_hook")) {
 		struct xt_table *table = he.priv;
 
 		bpf_probe_read_kernel_str(e->text.table, sizeof(e->text.table), &table->name);

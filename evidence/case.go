@@ -57,6 +57,14 @@ type Target struct {
 	Protocol string `json:"protocol"` // tcp, udp or icmp
 }
 
+// CgroupProgram is a BPF program attached to a cgroup.
+type CgroupProgram struct {
+	Attach string `json:"attach"` // such as connect4
+	Cgroup string `json:"cgroup"` // path within the hierarchy of the cgroup it is attached to
+	ID     uint32 `json:"id"`
+	Name   string `json:"name,omitempty"`
+}
+
 // Outcomes of a probe, as the program that connects would see them.
 const (
 	Answered    = "answered"    // connected, and bytes came back
@@ -85,8 +93,10 @@ type Probe struct {
 	Expected   bool      `json:"expected,omitempty"`  // an answer was demanded
 	Unmatched  bool      `json:"unmatched,omitempty"` // an answer came that does not fit --expect
 	Cgroup     string    `json:"cgroup,omitempty"`    // the probe's own cgroup v2 path
-	Retransmit int       `json:"retransmits,omitempty"`
-	ISN        uint32    `json:"isn,omitempty"` // TCP initial sequence number, chosen by us
-	Mark       uint32    `json:"mark,omitempty"`
-	Device     string    `json:"device,omitempty"` // -i
+	// Programs that can refuse connect() in that cgroup, inherited ones included; read when connect() was refused.
+	Programs   *Section[CgroupProgram] `json:"cgroup_programs,omitempty"`
+	Retransmit int                     `json:"retransmits,omitempty"`
+	ISN        uint32                  `json:"isn,omitempty"` // TCP initial sequence number, chosen by us
+	Mark       uint32                  `json:"mark,omitempty"`
+	Device     string                  `json:"device,omitempty"` // -i
 }

@@ -50,6 +50,8 @@ type Link struct {
 	Master  string   `json:"master,omitempty"`
 	Flags   []string `json:"flags,omitempty"`
 	XDP     uint32   `json:"xdp_program,omitempty"`
+	// Isolated: a bridge port that exchanges no frames with other isolated ports.
+	Isolated bool `json:"isolated,omitempty"`
 }
 
 // Address of a device.

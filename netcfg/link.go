@@ -42,11 +42,31 @@ func (n *Netns) Links() evidence.Section[evidence.Link] {
 	for _, l := range links {
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
+	isolated := n.isolatedPorts(links)
 	list := make([]evidence.Link, 0, len(links))
 	for _, l := range links {
-		list = append(list, linkEvidence(l, names))
+		e := linkEvidence(l, names)
+		e.Isolated = isolated[e.Index]
+		list = append(list, e)
 	}
 	return section("links", list, err)
+}
+
+// isolatedPorts returns the indexes of the bridge ports that are isolated
+// (IFLA_BRPORT_ISOLATED, Linux 4.18). It asks only where there are bridge ports.
+func (n *Netns) isolatedPorts(links []netlink.Link) map[int]bool {
+	out := map[int]bool{}
+	_ = n.Do(func() error { // a port that is not told is not isolated, as far as any verdict goes
+		for _, l := range links {
+			if a := l.Attrs(); a.MasterIndex != 0 && a.Slave != nil && a.Slave.SlaveType() == "bridge" {
+				if p, err := netlink.LinkGetProtinfo(l); err == nil && p.Isolated {
+					out[a.Index] = true
+				}
+			}
+		}
+		return nil
+	})
+	return out
 }
 
 func linkEvidence(l netlink.Link, names map[int]string) evidence.Link {

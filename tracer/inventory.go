@@ -33,7 +33,7 @@ func newNFHook(s *sample) nfHook {
 	switch {
 	case strings.HasPrefix(fn, "nft_do_chain"):
 		h.Type, h.NFFamily = "nft", familyName(s.Family)
-	case fn == "ipt_do_table" || fn == "ip6t_do_table":
+	case table != "": // x_tables: ipt_do_table, or mangle's wrapper around it
 		h.Type, h.Chain = "iptables-legacy", h.Hook.Hook
 	case fn == "nf_hook_run_bpf":
 		h.Type = "bpf"

@@ -77,7 +77,7 @@ type Tracer struct {
 	wg        sync.WaitGroup
 }
 
-// ErrNoObservers: the kernel has no BPF netfilter programs (since Linux 6.4).
+// ErrNoObservers says that the kernel has no BPF netfilter programs (since Linux 6.4).
 var ErrNoObservers = errors.New("this kernel has no BPF netfilter programs (they came with Linux 6.4)")
 
 // Open loads and attaches the tracepoint tier. The caller needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.

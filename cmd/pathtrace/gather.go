@@ -222,10 +222,16 @@ func (g *gatherer) lookups(n *netcfg.Netns, here present) evidence.Section[evide
 // sockets reads who has the ports that our packets were sent to.
 func (g *gatherer) sockets(n *netcfg.Netns, name string, here present, c *evidence.Case) evidence.Section[evidence.Socket] {
 	var all evidence.Section[evidence.Socket]
+	items := slices.Clone(g.conns[name])
+	if old := g.oldConnections(n, name, c); old.Items != nil {
+		if len(here.ports) == 0 || !old.Read() {
+			return old
+		}
+		items = append(items, old.Items...)
+	}
 	if len(here.ports) == 0 {
 		return all
 	}
-	items := slices.Clone(g.conns[name])
 	for _, p := range here.ports {
 		s := n.Sockets(c.Target.Protocol, p)
 		items = append(items, s.Items...)
@@ -234,6 +240,19 @@ func (g *gatherer) sockets(n *netcfg.Netns, name string, here present, c *eviden
 		}
 	}
 	return evidence.Have(items)
+}
+
+// oldConnections finds who holds the probe's own addresses already, where the kernel said that they are taken.
+func (g *gatherer) oldConnections(n *netcfg.Netns, name string, c *evidence.Case) (none evidence.Section[evidence.Socket]) {
+	if name != c.Probe.Netns || c.Target.Protocol != "tcp" || c.Probe.Errno != "EADDRNOTAVAIL" && c.Probe.Errno != "EADDRINUSE" {
+		return none
+	}
+	local, err1 := netip.ParseAddrPort(c.Probe.Local)
+	remote, err2 := netip.ParseAddr(c.Target.Address)
+	if err1 != nil || err2 != nil {
+		return none
+	}
+	return n.Connections(netcfg.ConnectionFilter{Local: local, Remote: netip.AddrPortFrom(remote, uint16(c.Target.Port))})
 }
 
 // sysctls that decide whether a packet may go on.

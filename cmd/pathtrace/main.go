@@ -9,9 +9,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/pathtrace/pathtrace/internal/lab"
 )
 
-func main() { os.Exit(start()) }
+func main() {
+	lab.Helper() // the demo's servers are this program, started again
+	os.Exit(start())
+}
 
 func start() int {
 	var caught []os.Signal

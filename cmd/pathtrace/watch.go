@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/netcfg"
 	"github.com/pathtrace/pathtrace/probe"
 	"github.com/pathtrace/pathtrace/tracer"
 	"github.com/pathtrace/pathtrace/verdict"
@@ -195,7 +196,15 @@ func (w *watch) assemble(p evidence.Probe) evidence.Case {
 	records := slices.Clone(w.records)
 	w.mu.Unlock()
 	c := w.base
-	p.Netns = c.Probe.Netns
+	p.Netns, p.Cgroup = c.Probe.Netns, netcfg.OwnCgroup()
+	if p.Outcome == evidence.Denied {
+		version := 4
+		if w.probe.Local().Addr().Is6() {
+			version = 6
+		}
+		programs := netcfg.ConnectPrograms(version)
+		p.Programs = &programs
+	}
 	c.Probe = p
 	var replayed []string
 	c.Events, replayed = w.gather.events(records)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build generate check-generated demo test pure lint fuzz install clean vagrant need-go need-tools need-clang
+
+# Go is often not in the PATH that sudo or su gives to root.
+GO ?= $(or $(shell command -v go),$(firstword $(wildcard /usr/local/go/bin/go /usr/lib/go/bin/go /snap/bin/go \
+	$(HOME)/go/bin/go $(HOME)/sdk/go*/bin/go $(if $(SUDO_USER),/home/$(SUDO_USER)/go/bin/go /home/$(SUDO_USER)/sdk/go*/bin/go))))
+export PATH := $(PATH):$(patsubst %/,%,$(dir $(GO))):/usr/sbin:/sbin
+export CGO_ENABLED := 0
+# Root builds what a user has cloned: git refuses to describe it unless told that it is meant.
+export GIT_CONFIG_COUNT := 1
+export GIT_CONFIG_KEY_0 := safe.directory
+export GIT_CONFIG_VALUE_0 := $(CURDIR)
+
+PREFIX ?= /usr/local
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 10s
+
+# How to become root: not at all when we are, else through sudo, with what sudo would drop.
+ROOT = $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" CGO_ENABLED=0 "CI=$${CI:-}" "GOMODCACHE=$$($(GO) env GOMODCACHE)" \
+	GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory "GIT_CONFIG_VALUE_0=$(CURDIR)")
+
+# $(call apt,COMMAND:PACKAGE ...) installs the packages whose command is missing.
+define apt
+	@missing=; for want in $(1); do \
+		[ -e "$${want%%:*}" ] || command -v "$${want%%:*}" >/dev/null || missing="$$missing $${want#*:}"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	command -v apt-get >/dev/null || { echo "please install:$$missing" >&2; exit 1; }; \
+	echo "installing:$$missing"; \
+	$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -qq update; \
+	$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing
+endef
+
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+
+build: need-go ## compile ./pathtrace
+	$(GO) build -trimpath -o pathtrace ./cmd/pathtrace
+
+demo: need-tools build ## build a lab of namespaces, break it with iptables, and let pathtrace find out
+	@# 1 is the exit code of a cause that was found.
+	$(ROOT) ./pathtrace demo $(FAULT) || [ $$? = 1 ]
+
+test: need-tools lint ## install what is missing, run every test that this kernel allows (as root, or through sudo)
+	$(if $(ROOT),$(GO) test ./...)
+	$(ROOT) $(GO) test -count=1 -timeout 25m ./...
+
+pure: need-go ## run the tests that need no root
+	$(GO) test ./...
+
+lint: need-go
+	$(GO) vet ./...
+	@if $(GO) run $(STATICCHECK) -version >/dev/null 2>&1; then $(GO) run $(STATICCHECK) ./...; \
+	else echo "staticcheck cannot be fetched: not run" >&2; fi
+
+fuzz: need-go ## run each fuzz test for a short time (FUZZTIME=10s)
+	@for package in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$package | sed -n '/^Fuzz/p'); do \
+			$(GO) test $$package -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME); \
+		done; \
+	done
+
+generate: need-clang need-go ## compile the BPF programs again, and what else is generated
+	$(GO) generate ./...
+
+check-generated: generate ## the same, and fail when anything differs from what is committed
+	git diff --exit-code
+
+install: build ## install it below PREFIX=/usr/local
+	install -D -m 0755 pathtrace $(DESTDIR)$(PREFIX)/bin/pathtrace
+
+clean: ## remove what was built
+	rm -rf pathtrace dist
+
+vagrant: ## start three Debian machines wired like the lab (needs Vagrant and a provider)
+	vagrant validate
+	vagrant up
+
+need-go:
+	@[ -x "$(GO)" ] || { echo "Go 1.26 is needed (or 1.21 and later, which fetches it), and is not in the PATH" >&2; exit 1; }
+
+need-tools:
+	$(call apt,nft:nftables iptables:iptables ip:iproute2 sysctl:procps /etc/ssl/certs/ca-certificates.crt:ca-certificates)
+
+need-clang:
+	$(call apt,clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/include/linux/bpf.h:linux-libc-dev git:git)
