@@ -27,7 +27,9 @@ const volatile _Bool reset_has_reason = 1; /* since 6.10 */
 struct current_skb {
 	__u64 skb;
 	__u32 netns;
+	__u32 ifindex;
 	__u32 direction;
+	__u32 pad;
 	__u8 device[16];
 };
 
@@ -63,8 +65,9 @@ int netif_receive_skb(__u64 *ctx)
 	e = event_skb(KIND_RECEIVE, d, skb, &p);
 	if (!e)
 		return 0;
-	cur->skb = e->skb;
+	cur->skb = p.t.proto == PROTO_ARP ? 0 : e->skb; /* routes that ARP asks for are not the probe's */
 	cur->netns = e->netns;
+	cur->ifindex = e->ifindex;
 	cur->direction = d;
 	__builtin_memcpy(cur->device, e->device, sizeof(cur->device));
 	event_send(e);
@@ -272,7 +275,7 @@ int icmp_send(__u64 *ctx)
  * the port it is another's: softirqs run on top of our task too.
  */
 
-static __always_inline struct event *event_route(const __u8 *saddr, const __u8 *daddr, __u16 sport, __u16 dport)
+static __always_inline struct event *event_route(const __u8 *saddr, const __u8 *daddr, __u16 sport, __u16 dport, __u32 iif)
 {
 	struct current_skb *cur;
 	struct event *e;
@@ -290,7 +293,8 @@ static __always_inline struct event *event_route(const __u8 *saddr, const __u8 *
 	e->skb = cur->skb;
 	if (cur->skb) {
 		e->netns = cur->netns;
-		__builtin_memcpy(e->input, cur->device, sizeof(e->input));
+		if (iif == cur->ifindex) /* else a lookup for a packet of this host's own: its answer */
+			__builtin_memcpy(e->input, cur->device, sizeof(e->input));
 	} else {
 		struct task_struct *task = (void *)bpf_get_current_task();
 
@@ -339,7 +343,8 @@ int fib_table_lookup(__u64 *ctx)
 
 	map_v4(saddr, (__u8 *)&s);
 	map_v4(daddr, (__u8 *)&d);
-	e = event_route(saddr, daddr, BPF_CORE_READ(fl, uli.ports.sport), BPF_CORE_READ(fl, uli.ports.dport));
+	e = event_route(saddr, daddr, BPF_CORE_READ(fl, uli.ports.sport), BPF_CORE_READ(fl, uli.ports.dport),
+			BPF_CORE_READ(fl, __fl_common.flowic_iif));
 	if (!e)
 		return 0;
 	e->family = 4;
@@ -368,7 +373,8 @@ int fib6_table_lookup(__u64 *ctx)
 
 	bpf_probe_read_kernel(saddr, 16, &fl->saddr);
 	bpf_probe_read_kernel(daddr, 16, &fl->daddr);
-	e = event_route(saddr, daddr, BPF_CORE_READ(fl, uli.ports.sport), BPF_CORE_READ(fl, uli.ports.dport));
+	e = event_route(saddr, daddr, BPF_CORE_READ(fl, uli.ports.sport), BPF_CORE_READ(fl, uli.ports.dport),
+			BPF_CORE_READ(fl, __fl_common.flowic_iif));
 	if (!e)
 		return 0;
 	e->family = 6;

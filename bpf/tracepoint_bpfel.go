@@ -17,7 +17,9 @@ type TracepointCurrentSkb struct {
 	_         structs.HostLayout
 	Skb       uint64
 	Netns     uint32
+	Ifindex   uint32
 	Direction uint32
+	Pad       uint32
 	Device    [16]uint8
 }
 

@@ -235,10 +235,10 @@ func (s *sample) packet() *evidence.Packet {
 	return p
 }
 
-// address prints 16 bytes; IPv4 as such, "" when unset.
+// address prints 16 bytes; IPv4 as such, "" when unset or any.
 func address(b [16]byte) string {
 	a := netip.AddrFrom16(b).Unmap()
-	if b == ([16]byte{}) {
+	if a.IsUnspecified() {
 		return ""
 	}
 	return a.String()

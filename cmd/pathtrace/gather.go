@@ -63,7 +63,32 @@ func (g *gatherer) events(records []tracer.Record) (events []evidence.Event, uns
 			events = append(events, e)
 		}
 	}
+	directRoutes(events)
 	return events, unseen
+}
+
+// directRoutes tells which way the routing lookups were: a packet on its way
+// has its source asked for too, and an answer is made while it is handled.
+func directRoutes(events []evidence.Event) {
+	ends := map[string]string{} // namespace and address: the direction of what goes there
+	for _, e := range events {
+		if e.Packet == nil || e.Direction != evidence.Forward || e.Packet.Protocol == "arp" {
+			continue
+		}
+		ends[e.Netns+" "+e.Packet.Source] = evidence.Reply
+	}
+	for _, e := range events {
+		if e.Packet != nil && e.Direction == evidence.Forward && e.Packet.Protocol != "arp" {
+			ends[e.Netns+" "+e.Packet.Dest] = evidence.Forward
+		}
+	}
+	for i := range events {
+		if e := &events[i]; e.Route != nil {
+			if d := ends[e.Netns+" "+e.Route.Dest]; d != "" {
+				e.Direction = d
+			}
+		}
+	}
 }
 
 func (g *gatherer) replay(c *tracer.Counters) ([]evidence.RuleStep, error) {
