@@ -82,6 +82,9 @@ type socket struct {
 
 func (s *socket) open(kind, protocol int) error {
 	s.fd, s.wake = -1, -1
+	if _, err := sockaddr(s.cfg.Target); err != nil {
+		return err
+	}
 	domain := unix.AF_INET
 	if s.cfg.Target.Addr().Is6() {
 		domain = unix.AF_INET6

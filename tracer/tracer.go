@@ -82,7 +82,8 @@ var ErrNoObservers = errors.New("this kernel has no BPF netfilter programs (they
 
 // Open loads and attaches the tracepoint tier. The caller needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
 func Open(o Options) (*Tracer, error) {
-	kernel, err := btf.LoadKernelSpec()
+	types := btf.NewCache()
+	kernel, err := types.Kernel()
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's type information: %w", err)
 	}
@@ -101,8 +102,7 @@ func Open(o Options) (*Tracer, error) {
 	if spec.Programs[progObserve] == nil {
 		t.Missing = append(t.Missing, "netfilter observers: "+ErrNoObservers.Error()+": not seen: legacy iptables rules, drops by netfilter functions that are no rules")
 	}
-	opts := ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel, ExtraRelocationTargets: moduleTypes()}}
-	if t.coll, err = ebpf.NewCollectionWithOptions(spec, opts); err != nil {
+	if t.coll, err = load(spec, types); err != nil {
 		return nil, fmt.Errorf("load the programs: %w", err)
 	}
 	t.dec = decoder{
@@ -116,17 +116,6 @@ func Open(o Options) (*Tracer, error) {
 		return nil, err
 	}
 	return t, nil
-}
-
-// moduleTypes returns the types of netfilter's modules, where they are modules and loaded.
-func moduleTypes() []*btf.Spec {
-	var specs []*btf.Spec
-	for _, m := range []string{"nf_tables", "x_tables"} {
-		if s, err := btf.LoadKernelModuleSpec(m); err == nil {
-			specs = append(specs, s)
-		}
-	}
-	return specs
 }
 
 func (t *Tracer) attach() error {

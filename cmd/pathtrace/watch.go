@@ -41,7 +41,9 @@ func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p
 	ended := make(chan evidence.Probe, 1)
 	go func() {
 		// on a thread of that namespace: the kernel tells where a route was asked for by the task that asks
-		_ = w.spaces.start.Do(func() error { ended <- p.Run(pctx); return nil })
+		if err := w.spaces.start.Do(func() error { ended <- p.Run(pctx); return nil }); err != nil {
+			ended <- evidence.Probe{Outcome: evidence.Denied, Errno: err.Error()} // the namespace could not be entered again
+		}
 	}()
 
 	var outcome evidence.Probe
