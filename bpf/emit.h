@@ -14,7 +14,8 @@ const struct probe_key *unused_key __attribute__((unused));
 
 __u64 lost; /* events that found no room */
 
-static __always_inline struct event *event_open(__u8 kind, __u8 direction)
+/* An event without its task: netfilter programs may not ask for that on every kernel. */
+static __always_inline struct event *event_bare(__u8 kind, __u8 direction)
 {
 	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 
@@ -27,6 +28,15 @@ static __always_inline struct event *event_open(__u8 kind, __u8 direction)
 	e->kind = kind;
 	e->direction = direction;
 	e->cpu = bpf_get_smp_processor_id();
+	return e;
+}
+
+static __always_inline struct event *event_open(__u8 kind, __u8 direction)
+{
+	struct event *e = event_bare(kind, direction);
+
+	if (!e)
+		return 0;
 	e->pid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	return e;

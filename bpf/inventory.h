@@ -60,15 +60,17 @@ static long inv_hook(__u32 i, struct inv *v)
 	event_device(e, v->dev);
 	arg = (__u64)he.hook;
 	BPF_SNPRINTF(e->text.function, sizeof(e->text.function), "%ps", arg);
-	if (begins(e->text.function, "nft_do_chain")) {
+	/* types of modules that are not loaded: such hooks cannot be there */
+	if (bpf_core_type_exists(struct nft_chain) && begins(e->text.function, "nft_do_chain")) {
 		struct nft_chain *chain = he.priv;
 		struct nft_table *table = BPF_CORE_READ(chain, table);
 
 		bpf_probe_read_kernel_str(e->text.chain, sizeof(e->text.chain), BPF_CORE_READ(chain, name));
 		bpf_probe_read_kernel_str(e->text.table, sizeof(e->text.table), BPF_CORE_READ(table, name));
 		e->family = BPF_CORE_READ_BITFIELD_PROBED(table, family);
-	} else if (begins(e->text.function, "ipt_do_table") || begins(e->text.function, "ip6t_do_table") ||
-		   begins(e->text.function, "iptable_mangle_hook") || begins(e->text.function, "ip6table_mangle_hook")) {
+	} else if (bpf_core_type_exists(struct xt_table) &&
+		   (begins(e->text.function, "ipt_do_table") || begins(e->text.function, "ip6t_do_table") ||
+		    begins(e->text.function, "iptable_mangle_hook") || begins(e->text.function, "ip6table_mangle_hook"))) {
 		struct xt_table *table = he.priv;
 
 		bpf_probe_read_kernel_str(e->text.table, sizeof(e->text.table), &table->name);
@@ -268,12 +270,16 @@ SEC("raw_tp")
 int arm_table(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct xt_table *t = (void *)ctx->args[0];
-	__u32 slot = ctx->args[1];
-	struct xt_table_info *info = BPF_CORE_READ(t, private);
-	__u32 number = BPF_CORE_READ(info, number);
-	struct xt_slot *s = bpf_map_lookup_elem(&xt_slots, &slot);
+	__u32 slot = ctx->args[1], number;
+	struct xt_table_info *info;
 	struct xt_arm a = {};
+	struct xt_slot *s;
 
+	if (!bpf_core_type_exists(struct xt_table))
+		return 0;
+	info = BPF_CORE_READ(t, private);
+	number = BPF_CORE_READ(info, number);
+	s = bpf_map_lookup_elem(&xt_slots, &slot);
 	if (!s || !xt_block(slot, 0))
 		return (number + XT_PER_BLOCK - 1) / XT_PER_BLOCK;
 	a.entry = (void *)info + bpf_core_field_offset(struct xt_table_info, entries);

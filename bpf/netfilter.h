@@ -199,7 +199,7 @@ static __always_inline __u8 counters_flags(struct xt_cpu *c, struct xt_slot *s)
 
 	if (c->foreign != c->foreign_before)
 		flags |= XT_FOREIGN;
-	if ((__u64)BPF_CORE_READ(t, private) != s->private)
+	if (bpf_core_type_exists(struct xt_table) && (__u64)BPF_CORE_READ(t, private) != s->private)
 		flags |= XT_REPLACED;
 	return flags;
 }
@@ -311,7 +311,7 @@ int observe(struct bpf_nf_ctx *ctx)
 	key.pf = state->pf;
 	key.hook = state->hook;
 	key.rank = observer_rank((__u64)skb, d, key.netns, key.pf, key.hook);
-	e = event_open(KIND_HOOK, d);
+	e = event_bare(KIND_HOOK, d);
 	if (e) {
 		event_packet(e, &p);
 		e->skb = (__u64)skb;

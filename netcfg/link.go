@@ -56,9 +56,13 @@ func (n *Netns) Links() evidence.Section[evidence.Link] {
 // (IFLA_BRPORT_ISOLATED, Linux 4.18). It asks only where there are bridge ports.
 func (n *Netns) isolatedPorts(links []netlink.Link) map[int]bool {
 	out := map[int]bool{}
+	bridges := map[int]bool{}
+	for _, l := range links {
+		bridges[l.Attrs().Index] = l.Type() == "bridge"
+	}
 	_ = n.Do(func() error { // a port that is not told is not isolated, as far as any verdict goes
 		for _, l := range links {
-			if a := l.Attrs(); a.MasterIndex != 0 && a.Slave != nil && a.Slave.SlaveType() == "bridge" {
+			if a := l.Attrs(); bridges[a.MasterIndex] {
 				if p, err := netlink.LinkGetProtinfo(l); err == nil && p.Isolated {
 					out[a.Index] = true
 				}

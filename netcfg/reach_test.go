@@ -38,3 +38,18 @@ func TestConnected(t *testing.T) {
 		}
 	}
 }
+
+func TestIsolatedPorts(t *testing.T) {
+	l := newLab(t)
+	l.sh(`ip link add br0 type bridge; ip link add p0 type veth peer name p1; ip link add q0 type veth peer name q1
+ip link set p0 master br0; ip link set q0 master br0; ip link set p0 type bridge_slave isolated on`)
+	links := l.Links()
+	if !links.Read() {
+		t.Fatal(links.Why())
+	}
+	for _, x := range links.Items {
+		if x.Isolated != (x.Name == "p0") {
+			t.Errorf("%s: isolated %v", x.Name, x.Isolated)
+		}
+	}
+}

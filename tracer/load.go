@@ -3,6 +3,7 @@
 package tracer
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 )
 
 // load makes the maps, then loads the programs, several at a time: most of the
@@ -70,4 +72,19 @@ func moduleTypes(types *btf.Cache) []*btf.Spec {
 		}
 	}
 	return specs
+}
+
+// nfTablesBuiltIn reports whether nf_tables is part of the kernel and no module:
+// only then does /sys/module lack it while nft works.
+func nfTablesBuiltIn() bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	b, err := os.ReadFile("/lib/modules/" + unix.ByteSliceToString(u.Release[:]) + "/modules.builtin")
+	if err != nil {
+		_, err := os.Stat("/lib/modules/" + unix.ByteSliceToString(u.Release[:]))
+		return err != nil // a kernel without modules
+	}
+	return bytes.Contains(b, []byte("/nf_tables.ko"))
 }

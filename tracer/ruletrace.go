@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -50,6 +52,9 @@ func (t *Tracer) TraceRules(inode uint32, key Key) error {
 	r := &ruleTrace{inode: inode, table: fmt.Sprintf("pathtrace-%d", os.Getpid()), key: key, hooks: map[[3]string]string{}, walks: map[uint32]string{}, empty: make(chan struct{})}
 	var devices, families []string
 	seen := map[string]bool{}
+	if !slices.ContainsFunc(hooks, mayHaveRules) {
+		return nil
+	}
 	for _, h := range hooks {
 		if h.Type != "nft" {
 			continue
@@ -73,6 +78,20 @@ func (t *Tracer) TraceRules(inode uint32, key Key) error {
 	t.wg.Add(1)
 	go t.readTrace(r)
 	return nil
+}
+
+// mayHaveRules reports whether nftables may have a say behind a hook. Its nat
+// chains are not registered themselves: the NAT core calls them.
+func mayHaveRules(h nfHook) bool {
+	if h.Type == "nft" {
+		return true
+	}
+	if !strings.HasPrefix(h.Function, "nf_nat") {
+		return false
+	}
+	// asking a kernel without nf_tables for a table would load the module
+	_, err := os.Stat("/sys/module/nf_tables")
+	return err == nil || nfTablesBuiltIn()
 }
 
 func netlinkSocket() (int, error) {
