@@ -110,10 +110,14 @@ func proveRule(v *Verdict, d *decision, deduced bool) {
 	case s.Handle == 0:
 		what = fmt.Sprintf("rule %d", s.Number)
 	}
-	if deduced {
+	switch {
+	case deduced:
 		v.Proof = append(v.Proof, fmt.Sprintf("no rule trace; of the chains that it can have met at this hook only %s of %s %s chain %s can drop",
 			what, s.Family, s.Table, s.Chain))
-	} else {
+	case s.Backend == "iptables-legacy":
+		v.Proof = append(v.Proof, fmt.Sprintf("the rule counters that moved while our packet, and no other, was in %s table %s lead %s and end at %s of chain %s, verdict %s",
+			s.Family, s.Table, strings.Join(d.path, " → "), what, s.Chain, s.Verdict))
+	default:
 		v.Proof = append(v.Proof, fmt.Sprintf("the rule trace names %s of %s %s chain %s, verdict %s, path %s",
 			what, s.Family, s.Table, s.Chain, s.Verdict, strings.Join(d.path, " → ")))
 	}
@@ -133,13 +137,15 @@ func classify(c *evidence.Case, e *evidence.Event, v *Verdict, d *decision) (cla
 	}
 	answer, how := firewallAnswer(c, e)
 	if answer != nil {
-		v.Proof = append(v.Proof, fmt.Sprintf("the firewall answered%s %s, in %s", how, since(c, answer), name(answer.Netns)))
+		v.Proof = append(v.Proof, fmt.Sprintf("the firewall answered%s %s, in %s", how, since(c, answer), name(e.Netns)))
+		if answer.Kind == evidence.Drop {
+			v.Proof = append(v.Proof, "that answer was lost: "+died(c, answer))
+		}
 	}
 	text := v.Where.Rule.Text
 	says := rejectText.MatchString(text) || s.Target == "REJECT"
 	switch {
 	case says && answer == nil:
-		v.Certainty = Inferred
 		v.Proof = append(v.Proof, "the rule rejects, but no answer was seen to leave (ICMP errors are rate-limited)")
 		return "firewall-reject", ""
 	case says:
@@ -154,22 +160,20 @@ func classify(c *evidence.Case, e *evidence.Event, v *Verdict, d *decision) (cla
 
 // firewallAnswer is the RST or ICMP error that a firewall rule, not the stack, sent because of e's packet.
 func firewallAnswer(c *evidence.Case, e *evidence.Event) (answer *evidence.Event, how string) {
-	if resetNear(c, e) != nil {
+	if resetFor(c, e) != nil {
 		return nil, ""
 	}
+	v := visitOf(c, e)
 	for i := range c.Events {
 		a := &c.Events[i]
-		if a.Netns != e.Netns || abs(a.At-e.At) > nearby {
-			continue
-		}
-		if a.Kind == evidence.ICMPSent && (strings.HasPrefix(a.Function, "nft_reject") || strings.HasPrefix(a.Function, "reject_tg") || strings.HasPrefix(a.Function, "nf_send_unreach")) {
+		if a.Kind == evidence.ICMPSent && v.has(a) && (strings.HasPrefix(a.Function, "nft_reject") || strings.HasPrefix(a.Function, "reject_tg") || strings.HasPrefix(a.Function, "nf_send_unreach")) {
 			how := " with an ICMP error"
 			if a.ICMP != nil {
 				how = fmt.Sprintf(" with ICMP %d/%d", a.ICMP.Type, a.ICMP.Code)
 			}
 			return a, how
 		}
-		if p := a.Packet; p != nil && (a.Kind == evidence.Transmit || a.Kind == evidence.Drop || a.Kind == evidence.RuleVerdict) && direction(c, a) != direction(c, e) {
+		if p := a.Packet; p != nil && a.Kind != evidence.Receive && v.during(a) && direction(c, a) != direction(c, e) {
 			if isRST(a) {
 				return a, " with a TCP reset"
 			}

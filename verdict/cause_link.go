@@ -186,7 +186,7 @@ func setNeighbor(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *
 	var found *evidence.Neighbor
 	for i := range c.Events {
 		o := &c.Events[i]
-		if o.Kind != evidence.NeighborEvt || o.Neighbor == nil || o.Netns != e.Netns || o.At > e.At+nearby || o.Neighbor.Device != e.Device {
+		if o.Kind != evidence.NeighborEvt || o.Neighbor == nil || o.Netns != e.Netns || o.At > e.At || o.Neighbor.Device != e.Device {
 			continue
 		}
 		if hop != "" && !sameAddr(o.Neighbor.Address, hop) {
@@ -269,7 +269,7 @@ func timeOver(c *evidence.Case) bool {
 func sentAfter(c *evidence.Case, r *evidence.Event) bool {
 	for i := range c.Events {
 		e := &c.Events[i]
-		if e.Kind == evidence.Transmit && e.Netns == r.Netns && e.Device == r.Route.OIF && e.At >= r.At {
+		if e.Kind == evidence.Transmit && !resolves(e) && e.Netns == r.Netns && e.Device == r.Route.OIF && e.At >= r.At {
 			return true
 		}
 	}

@@ -10,17 +10,6 @@ import (
 
 var queueCauses = []Cause{
 	{
-		ID: "accept-queue-full", Means: "the application does not accept fast enough",
-		Needs:   "a SYN consumed in tcp_* without SYN-ACK, or drop TCP_LISTEN_OVERFLOW; sockets (Recv-Q above Send-Q, process) or the event's own queue; counters (TcpExtListenOverflows)",
-		Reasons: []string{"TCP_LISTEN_OVERFLOW"}, Find: findAcceptQueue,
-	},
-	{
-		ID: "syn-queue-full", Means: "too many half-open connections",
-		Needs: "a SYN consumed in tcp_* without SYN-ACK; sockets; counters (TcpExtListenDrops without TcpExtListenOverflows, or TcpExtTCPReqQFullDrop); " +
-			"sysctl net.ipv4.tcp_syncookies (0); lookups (that the way back exists)",
-		Find: findSYNQueue,
-	},
-	{
 		ID: "md5-mismatch", Means: "TCP-MD5 or TCP-AO: no signature, or a wrong one",
 		Needs:   "drop with an MD5 or AO reason; sockets (process)",
 		Reasons: []string{"TCP_MD5NOTFOUND", "TCP_MD5UNEXPECTED", "TCP_MD5FAILURE", "TCP_AONOTFOUND", "TCP_AOUNEXPECTED", "TCP_AOKEYNOTFOUND", "TCP_AOFAILURE"},
@@ -43,9 +32,14 @@ var queueCauses = []Cause{
 	},
 	{
 		ID: "cgroup-bpf", Means: "a cgroup program",
-		Needs:   "drop SOCKET_FILTER, and the event's socket has no filter; or drop BPF_CGROUP_EGRESS; sockets (process, with its cgroup)",
+		Needs:   "drop SOCKET_FILTER, and the event's socket has no filter; or drop BPF_CGROUP_EGRESS; sockets (process, with its cgroup); or connect()'s EPERM before any route, and programs of the probe's cgroup",
 		Reasons: []string{"SOCKET_FILTER", "BPF_CGROUP_EGRESS"},
-		Find:    func(c *evidence.Case, e *evidence.Event) *Verdict { return filtered(c, e, "cgroup-bpf") },
+		Find: func(c *evidence.Case, e *evidence.Event) *Verdict {
+			if e == nil {
+				return cgroupConnect(c)
+			}
+			return filtered(c, e, "cgroup-bpf")
+		},
 	},
 	{
 		ID: "lsm-denied", Means: "a security module",
@@ -55,98 +49,6 @@ var queueCauses = []Cause{
 		ID: "time-wait", Means: "an old connection holds the tuple",
 		Needs: "connect()'s EADDRNOTAVAIL and no packet; sockets: one in TIME_WAIT with just these two ends", Find: findTimeWait,
 	},
-}
-
-// discarded is the listener that took a SYN and threw it away without a word; nil when e is no such fate.
-func discarded(c *evidence.Case, e *evidence.Event) (*evidence.Namespace, *evidence.Socket) {
-	if e == nil || e.Kind != evidence.Consume || !usedUp(c, e) {
-		return nil, nil
-	}
-	n := space(c, e)
-	if n == nil || !n.Sockets.Read() || !n.Counters.Read() {
-		return nil, nil
-	}
-	return n, listener(c, e, n)
-}
-
-func findAcceptQueue(c *evidence.Case, e *evidence.Event) *Verdict {
-	if isDrop(e, "TCP_LISTEN_OVERFLOW") {
-		v := atSocket(c, e, "has a full accept queue", "TCP_LISTEN_OVERFLOW")
-		if v != nil {
-			v.Transient = true
-		}
-		return v
-	}
-	n, s := discarded(c, e)
-	if s == nil {
-		return nil
-	}
-	overflows := counter(n, "TcpExtListenOverflows")
-	sawQueue := e.Socket != nil && e.Socket.Limit > 0
-	full := sawQueue && e.Socket.Queue > e.Socket.Limit
-	if overflows == 0 || sawQueue && !full || s.Queue <= s.Backlog && !full {
-		return nil
-	}
-	v := start(c, e, Inferred)
-	v.Transient = true
-	if full {
-		v.Certainty = Observed
-		v.Proof = append(v.Proof, fmt.Sprintf("the listener's accept queue then held %d, its limit is %d", e.Socket.Queue, e.Socket.Limit))
-	}
-	p := setSocket(v, s, e.PID)
-	v.Proof = append(v.Proof,
-		fmt.Sprintf("%s has %d connections waiting to be accepted, its backlog is %d", s.Local, s.Queue, s.Backlog),
-		fmt.Sprintf("TcpExtListenOverflows rose by %d during the probe", overflows))
-	v.Summary = fmt.Sprintf("%s: the accept queue of %s in %s is full (%d of %d)%s", target(c), s.Local, name(e.Netns), s.Queue, s.Backlog, held(p))
-	return v
-}
-
-func held(p *evidence.Process) string {
-	if p == nil {
-		return ""
-	}
-	return fmt.Sprintf(": %s (pid %d)", p.Comm, p.PID)
-}
-
-func findSYNQueue(c *evidence.Case, e *evidence.Event) *Verdict {
-	n, s := discarded(c, e)
-	if s == nil || s.Queue > s.Backlog || !n.Sysctls.Read() || !n.Lookups.Read() {
-		return nil
-	}
-	cookies, ok := sysctl(n, "net.ipv4.tcp_syncookies")
-	if !ok || cookies != "0" { // with cookies a full SYN queue turns nobody away
-		return nil
-	}
-	src, _, ok := source(c, e)
-	if !ok {
-		return nil
-	}
-	if l := lookup(n, src, ""); l == nil || l.Errno != "" {
-		return nil // the way back is what is missing, or is not known
-	}
-	exact, drops, overflows := counter(n, "TcpExtTCPReqQFullDrop"), counter(n, "TcpExtListenDrops"), counter(n, "TcpExtListenOverflows")
-	if overflows != 0 || exact+drops == 0 {
-		return nil
-	}
-	v := start(c, e, Inferred)
-	v.Transient = true
-	p := setSocket(v, s, e.PID)
-	half := 0
-	for _, o := range n.Sockets.Items {
-		if o.State == "SYN_RECV" && o.Local == s.Local {
-			half++
-		}
-	}
-	v.Proof = append(v.Proof, fmt.Sprintf("TcpExtListenDrops rose by %d and TcpExtTCPReqQFullDrop by %d during the probe, TcpExtListenOverflows by none", drops, exact),
-		"net.ipv4.tcp_syncookies is 0")
-	if half > 0 {
-		v.Proof = append(v.Proof, fmt.Sprintf("%s has %d half-open connections, its backlog is %d", s.Local, half, s.Backlog))
-	}
-	if most, fine := sysctl(n, "net.ipv4.tcp_max_syn_backlog"); fine {
-		v.Proof = append(v.Proof, "net.ipv4.tcp_max_syn_backlog is "+most)
-	}
-	v.Summary = fmt.Sprintf("%s: the SYN queue of %s in %s is full, and SYN cookies are off%s", target(c), s.Local, name(e.Netns), held(p))
-	return v
 }
 
 // atSocket is a packet that a socket refused, with the kernel's reason.

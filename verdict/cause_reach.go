@@ -79,7 +79,7 @@ func served(c *evidence.Case) *evidence.Event {
 	for i := range c.Events {
 		e := &c.Events[i]
 		switch {
-		case e.Kind == evidence.Consume && e.Packet != nil && direction(c, e) == evidence.Forward && e.Netns != "" && takenIn.MatchString(e.Function):
+		case e.Kind == evidence.Consume && e.Packet != nil && !resolves(e) && direction(c, e) == evidence.Forward && e.Netns != "" && takenIn.MatchString(e.Function):
 			if found == nil || found.Kind != evidence.State {
 				found = e
 			}
@@ -115,7 +115,7 @@ func serverSide(c *evidence.Case, v *Verdict) string {
 	}
 	v.Where.Netns = e.Netns
 	for i := range c.Events {
-		if p := &c.Events[i]; p.Kind == evidence.Consume && p.Netns == e.Netns && p.Packet != nil && direction(c, p) == evidence.Forward {
+		if p := &c.Events[i]; p.Kind == evidence.Consume && p.Netns == e.Netns && p.Packet != nil && !resolves(p) && direction(c, p) == evidence.Forward {
 			v.Where.NAT = nat(c, p)
 		}
 	}

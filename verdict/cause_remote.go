@@ -29,7 +29,8 @@ var remoteCauses = []Cause{
 func fromOutside(c *evidence.Case, match func(*evidence.Event) bool) *evidence.Event {
 	for i := range c.Events {
 		e := &c.Events[i]
-		if e.Kind == evidence.ResetSent && e.Direction != evidence.Forward || e.Kind == evidence.ICMPSent {
+		// an answer has the direction of the packet that it is about, a RST out of the blue its own
+		if e.Kind == evidence.ResetSent && (e.SKB != "") == (e.Direction == evidence.Forward) || e.Kind == evidence.ICMPSent {
 			return nil
 		}
 		if e.Packet == nil || !match(e) {
@@ -116,7 +117,7 @@ func findRemoteSilent(c *evidence.Case, e *evidence.Event) *Verdict {
 		return nil
 	}
 	for i := range c.Events { // something did come back, whatever became of it
-		if o := &c.Events[i]; o.Packet != nil && direction(c, o) == evidence.Reply && o.Kind != evidence.Route {
+		if o := &c.Events[i]; o.Packet != nil && !resolves(o) && direction(c, o) == evidence.Reply && o.Kind != evidence.Route {
 			return nil
 		}
 	}

@@ -67,7 +67,7 @@ func findUnrouted(c *evidence.Case, e *evidence.Event) *unrouted {
 		if n == nil || !ok || !usedUp(c, e) {
 			return nil
 		}
-		f := noRoute(c, &evidence.Event{Kind: evidence.Consume, At: e.At, Netns: e.Netns, InTask: true}, n, src, "")
+		f := noRoute(c, e, n, src, "")
 		if f == nil {
 			f = unansweredForWantOfRoute(c, e, n, src)
 		}
@@ -139,10 +139,10 @@ func dropErrno(c *evidence.Case, e *evidence.Event) (errno string, ok bool) {
 	return "", false
 }
 
+// icmpFrom is the ICMP error that the function sent about the packet of e.
 func icmpFrom(c *evidence.Case, e *evidence.Event, function string) *evidence.Event {
-	for i := range c.Events {
-		a := &c.Events[i]
-		if a.Kind == evidence.ICMPSent && a.ICMP != nil && a.Netns == e.Netns && a.Function == function && abs(a.At-e.At) <= nearby {
+	for _, a := range visitOf(c, e).events {
+		if a.Kind == evidence.ICMPSent && a.ICMP != nil && a.Function == function {
 			return a
 		}
 	}
@@ -178,7 +178,7 @@ func unroutedHere(c *evidence.Case) *unrouted {
 // sentAny reports whether any packet of ours was seen at all.
 func sentAny(c *evidence.Case) bool {
 	for i := range c.Events {
-		if c.Events[i].Packet != nil {
+		if e := &c.Events[i]; e.Packet != nil && !resolves(e) {
 			return true
 		}
 	}

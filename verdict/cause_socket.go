@@ -45,8 +45,14 @@ func noSocket(c *evidence.Case, e *evidence.Event) (v *Verdict, others []*eviden
 		return nil, nil, w
 	}
 	v = start(c, e, Observed)
-	if r := resetNear(c, e); r != nil && r != e {
+	if r := resetFor(c, e); r != nil && r != e {
 		v.Proof = append(v.Proof, fmt.Sprintf("the TCP stack answered with a RST (%s) %s", r.Reason, since(c, r)))
+	}
+	stay := visitOf(c, e)
+	for i := range c.Events {
+		if d := &c.Events[i]; d.Kind == evidence.Drop && (isRST(d) || isICMPError(d)) && stay.during(d) {
+			v.Proof = append(v.Proof, "that answer was lost: "+died(c, d))
+		}
 	}
 	return v, others, w
 }
@@ -154,11 +160,10 @@ func natted(v *Verdict) string {
 	return fmt.Sprintf(" (translated from %s to %s)", v.Where.NAT.From, v.Where.NAT.To)
 }
 
-// resetNear is the RST by which the stack of e's namespace answered e's packet.
-func resetNear(c *evidence.Case, e *evidence.Event) *evidence.Event {
-	for i := range c.Events {
-		r := &c.Events[i]
-		if r.Kind == evidence.ResetSent && r.Netns == e.Netns && r.At >= e.At-nearby && r.At <= e.At+nearby && !strings.HasPrefix(r.Reason, "TCP_STATE") {
+// resetFor is the RST by which the stack of e's namespace answered e's packet.
+func resetFor(c *evidence.Case, e *evidence.Event) *evidence.Event {
+	for _, r := range visitOf(c, e).events {
+		if r.Kind == evidence.ResetSent {
 			return r
 		}
 	}

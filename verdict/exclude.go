@@ -53,6 +53,9 @@ func ofFamily(h evidence.Hook, e *evidence.Event) bool {
 	if e.Hook == evidence.Ingress || e.Hook == evidence.Egress {
 		return h.Family == "netdev"
 	}
+	if e.Packet != nil && e.Packet.Protocol == "arp" {
+		return h.Family == "arp" && !calledBy(e, "nft_do_chain_bridge")
+	}
 	if h.Family == "bridge" || h.Family == "arp" || h.Family == "netdev" {
 		return false
 	}
@@ -69,10 +72,16 @@ func bracket(c *evidence.Case, e *evidence.Event) (low, high int) {
 	mine := func(o *evidence.Event) bool {
 		return o.Kind == evidence.HookPassed && o.Priority != nil && o.Netns == e.Netns && o.Hook == e.Hook
 	}
-	for i := range c.Events {
-		if o := &c.Events[i]; mine(o) && o.At <= e.At && o.At >= e.At-nearby && sameWay(c, o, e) && !secondary(c, o) {
-			low = max(low, *o.Priority)
+	last := -none
+	for _, o := range visitOf(c, e).events {
+		if !mine(o) || o.At > e.At || secondary(c, o) {
+			continue
 		}
+		if *o.Priority <= last { // it came through this hook again
+			low = -none
+		}
+		last = *o.Priority
+		low = max(low, last)
 	}
 	for i := range c.Events { // an observer that another packet passed further on shows that ours did not get there
 		if o := &c.Events[i]; mine(o) && *o.Priority > low && (o.Packet == nil || e.Packet == nil || o.Packet.Family == e.Packet.Family) {
@@ -96,9 +105,8 @@ func letPass(c *evidence.Case, e *evidence.Event, h evidence.Hook) bool {
 		base = h.Hook
 	}
 	pass := false
-	for i := range c.Events {
-		s := &c.Events[i]
-		if s.Kind != evidence.RuleVerdict || s.Rule == nil || s.Rule.Table != h.Table || s.Rule.Chain != base || base == "" || !fits(c, s, e) || abs(s.At-e.At) > nearby {
+	for _, s := range visitOf(c, e).events {
+		if s.Kind != evidence.RuleVerdict || s.Rule == nil || s.Rule.Table != h.Table || s.Rule.Chain != base || base == "" || !fits(c, s, e) {
 			continue
 		}
 		switch s.Rule.Verdict {
@@ -118,7 +126,11 @@ func explainNetfilter(c *evidence.Case, e *evidence.Event, v *Verdict) {
 	}
 	if d := decided(c, e, "drop"); d != nil {
 		s := d.step.Rule
-		v.Proof = append(v.Proof, fmt.Sprintf("the rule trace names%s, verdict %s", ruleWords(&Rule{
+		told := "the rule trace names"
+		if s.Backend == "iptables-legacy" {
+			told = "the last counter that moved for our packet is that of"
+		}
+		v.Proof = append(v.Proof, fmt.Sprintf("%s%s, verdict %s", told, ruleWords(&Rule{
 			Backend: s.Backend, Family: s.Family, Table: s.Table, Chain: s.Chain, Path: d.path, Handle: s.Handle, Number: s.Number}), s.Verdict))
 	}
 	if a, how := firewallAnswer(c, e); a != nil {

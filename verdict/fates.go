@@ -9,9 +9,6 @@ import (
 	"github.com/pathtrace/pathtrace/evidence"
 )
 
-// nearby is how far apart two events of one packet's treatment may lie, in nanoseconds.
-const nearby = 2_000_000
-
 func success(c *evidence.Case) bool {
 	return c.Probe.Outcome == evidence.Connected || c.Probe.Outcome == evidence.Answered
 }
@@ -77,14 +74,14 @@ func hasDrop(c *evidence.Case, match func(*evidence.Event) bool) bool {
 }
 
 // secondary reports whether the event is about a packet whose loss kills no
-// exchange: an error message or reset about another packet, a FIN, or, once
-// connected, the handshake.
+// exchange by itself: an error message or reset about another packet, a question
+// for a link address, a FIN, or, once connected, the handshake.
 func secondary(c *evidence.Case, e *evidence.Event) bool {
 	p := e.Packet
 	if p == nil {
 		return false
 	}
-	if c.Target.Protocol != "icmp" && strings.HasPrefix(p.Protocol, "icmp") {
+	if c.Target.Protocol != "icmp" && strings.HasPrefix(p.Protocol, "icmp") || resolves(e) {
 		return true
 	}
 	if p.Protocol != "tcp" {
@@ -94,6 +91,13 @@ func secondary(c *evidence.Case, e *evidence.Event) bool {
 		return true
 	}
 	return handshakeDone(c) && strings.Contains(p.Flags, "S")
+}
+
+// resolves reports whether the event is about a packet that asks for or tells
+// a link address on our packet's behalf, or another message of routers and neighbours.
+func resolves(e *evidence.Event) bool {
+	p := e.Packet
+	return p != nil && (p.Protocol == "arp" || p.Protocol == "icmpv6" && p.Type != nil && *p.Type >= 133 && *p.Type <= 137)
 }
 
 // noisyReasons are drops that the kernel also makes in good connections.
@@ -129,19 +133,12 @@ func usedUp(c *evidence.Case, e *evidence.Event) bool {
 	return !answered(c, e)
 }
 
-// answered reports whether a SYN-ACK of ours left the namespace because of the SYN of e.
-// The kernel sends it before it frees the SYN; the window also covers a rule trace read a little later.
+// answered reports whether a SYN-ACK was made because of the SYN of e: the
+// kernel makes and sends it before it frees the SYN.
 func answered(c *evidence.Case, e *evidence.Event) bool {
-	before := int64(-1 << 62)
+	v := visitOf(c, e)
 	for i := range c.Events {
-		o := &c.Events[i]
-		if o.Kind == evidence.Consume && o.Netns == e.Netns && isSYN(o) && o.At < e.At {
-			before = max(before, o.At)
-		}
-	}
-	for i := range c.Events {
-		o := &c.Events[i]
-		if o.Netns == e.Netns && o.At > before && o.At <= e.At+nearby && isSYNACK(o) && o.Kind != evidence.Receive {
+		if o := &c.Events[i]; isSYNACK(o) && o.Kind != evidence.Receive && v.during(o) {
 			return true
 		}
 	}

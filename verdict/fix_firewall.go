@@ -90,7 +90,12 @@ func allow(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *Verdic
 		return nil
 	}
 	flows := []flow{f}
-	if direction(c, e) == evidence.Forward && repliesToo(n, r, d, e.Hook) {
+	meets := e.Hook // where the replies would meet the same chain
+	if meets == "" {
+		meets = d.step.Hook
+	}
+	within := e.Device == "lo" || f.from == f.to || f.to.IsLoopback()
+	if direction(c, e) == evidence.Forward && (meets == evidence.ForwardHook || within) && repliesToo(n, r, d) {
 		flows = append(flows, f.reversed())
 	}
 	fix := Fix{Summary: fmt.Sprintf("let %s from %s to %s pass in chain %s of %s", f.service(), f.from, f.to, r.Chain, name(n.Name))}
@@ -171,14 +176,11 @@ var (
 	established = regexp.MustCompile(`\bestablished\b.*\baccept\b|ESTABLISHED.*-j ACCEPT`)
 )
 
-// repliesToo reports whether the rule or policy would stop the replies as well:
-// they pass the same chain, nothing in it lets established connections through,
-// and the rule does not look at what tells one way from the other.
-func repliesToo(n *evidence.Namespace, r *Rule, d *decision, hook string) bool {
-	if hook == "" {
-		hook = d.step.Hook
-	}
-	if hook != evidence.ForwardHook || oneWay.MatchString(r.Text) && !d.step.Rule.Policy {
+// repliesToo reports whether the rule or policy would stop replies that pass the
+// same chain as well: nothing in it lets established connections through, and
+// the rule does not look at what tells one way from the other.
+func repliesToo(n *evidence.Namespace, r *Rule, d *decision) bool {
+	if oneWay.MatchString(r.Text) && !d.step.Rule.Policy {
 		return false
 	}
 	for _, k := range n.Chains.Items {

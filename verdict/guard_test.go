@@ -15,7 +15,7 @@ import (
 // The verdict is a pure function, so that `pathtrace judge` gives the same one
 // on any machine: whoever needs a file, a socket or a clock belongs elsewhere.
 func TestImports(t *testing.T) {
-	allowed := []string{"cmp", "fmt", "maps", "net/netip", "regexp", "slices", "strconv", "strings", "github.com/pathtrace/pathtrace/evidence"}
+	allowed := []string{"cmp", "fmt", "maps", "math", "net/netip", "regexp", "slices", "strconv", "strings", "github.com/pathtrace/pathtrace/evidence"}
 	p, err := build.ImportDir(".", 0)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +81,8 @@ var naming = map[string][]string{
 
 // notNeeded are cases that a cause is proven by without the section.
 var notNeeded = map[string][]string{
-	"cgroup-bpf-egress": {"sockets"}, // our own packet: the probe knows its cgroup
+	"cgroup-bpf-egress":  {"sockets"}, // our own packet: the probe knows its cgroup
+	"cgroup-bpf-connect": {"sockets"}, // our own connect()
 }
 
 func TestUnreadSections(t *testing.T) {
@@ -124,8 +125,9 @@ func TestLostEvents(t *testing.T) {
 // weaker lists what a verdict may become, and still be called observed, when a
 // piece of the evidence is taken away: what remains is then true as well.
 var weaker = map[string][]string{
-	"pmtu-blackhole":     {"mtu-exceeded"}, // all that is left of it
-	"listener-elsewhere": {"no-listener"},  // of a listener in another namespace nothing is then known; the namespace it reached has none
+	"pmtu-blackhole":     {"mtu-exceeded"},        // all that is left of it
+	"bridge-isolated":    {"neighbor-unresolved"}, // nor is more of this: the question went unanswered
+	"listener-elsewhere": {"no-listener"},         // of a listener in another namespace nothing is then known; the namespace it reached has none
 }
 
 // Less evidence must never give another cause with certainty.

@@ -61,6 +61,9 @@ func decide(c *evidence.Case) *Verdict {
 	}
 	last := all[len(all)-1]
 	v := ask(c, last)
+	if v != nil && v.Cause == "neighbor-unresolved" {
+		v = lostQuestion(c, last, v)
+	}
 	if v == nil {
 		v = unexplained(c, last)
 	} else if w := contradicted(c, v, last); w != nil {

@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
@@ -145,26 +146,38 @@ func source(c *evidence.Case, e *evidence.Event) (netip.Addr, int, bool) {
 }
 
 // routesAsked returns the questions about dest that the namespace's tables got
-// for the packet of e: those shortly before it, else all before it.
+// for the packet of e, until e: while its own copy was there; for a packet that
+// was made there, while the packet was there that it was made for; else, as the
+// probe's socket asks before there is a packet, those asked without one.
 func routesAsked(c *evidence.Case, e *evidence.Event, dest netip.Addr) []*evidence.Event {
-	var all, near []*evidence.Event
-	for i := range c.Events {
-		r := &c.Events[i]
-		if r.Kind != evidence.Route || r.Route == nil || r.Netns != e.Netns || r.At > e.At+nearby {
-			continue
+	v := visitOf(c, e)
+	asked := func(mine func(*evidence.Event) bool) (list []*evidence.Event) {
+		for i := range c.Events {
+			r := &c.Events[i]
+			if r.Kind != evidence.Route || r.Route == nil || r.Netns != e.Netns || r.At > e.At || !mine(r) {
+				continue
+			}
+			if a, ok := parseAddr(r.Route.Dest); ok && a == dest {
+				list = append(list, r)
+			}
 		}
-		if a, ok := parseAddr(r.Route.Dest); !ok || a != dest {
-			continue
-		}
-		all = append(all, r)
-		if r.At >= e.At-nearby {
-			near = append(near, r)
-		}
+		return list
 	}
-	if len(near) > 0 {
-		return near
+	own := asked(v.has)
+	if in := v.arrived(); in != nil {
+		// the packet's own questions bear its device; those that an ICMP error about it asks do not
+		if input := slices.DeleteFunc(slices.Clone(own), func(r *evidence.Event) bool { return r.Route.IIF != in.Device }); len(input) > 0 {
+			return input
+		}
+		return own
 	}
-	return all
+	if len(own) > 0 {
+		return own
+	}
+	if w, ok := v.occasion(c); ok {
+		return asked(w.has)
+	}
+	return asked(func(r *evidence.Event) bool { return r.SKB == "" })
 }
 
 // routedTo is the device and next hop that the namespace's tables gave for the packet of e.

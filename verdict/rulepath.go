@@ -32,32 +32,58 @@ func decided(c *evidence.Case, e *evidence.Event, verdicts ...string) *decision 
 	if e.Kind == evidence.RuleVerdict {
 		return walk(c, e, true)
 	}
-	var steps []*evidence.Event
-	for i := range c.Events {
-		s := &c.Events[i]
-		if s.Kind == evidence.RuleVerdict && s.Rule != nil && slices.Contains(verdicts, s.Rule.Verdict) && fits(c, s, e) {
-			steps = append(steps, s)
+	own, loose := steps(c, e, verdicts)
+	if len(own) > 0 {
+		return walk(c, own[len(own)-1], true)
+	}
+	// Which copy the others were about is not known. They name the rule when
+	// they agree, for certain when there are as many as copies that died so.
+	for _, s := range loose {
+		if !sameRule(s.Rule, loose[0].Rule) {
+			return nil
 		}
 	}
-	if len(steps) == 0 {
+	if len(loose) == 0 {
 		return nil
 	}
-	same := !slices.ContainsFunc(steps, func(s *evidence.Event) bool { return !sameRule(s.Rule, steps[0].Rule) })
-	if same {
-		return walk(c, nearest(steps, e), true)
-	}
-	// Several rules dropped copies of our packet: match the drops with the decisions one by one.
-	var drops []*evidence.Event
+	return walk(c, loose[0], len(loose) >= untold(c, e, verdicts))
+}
+
+// steps finds those with one of the verdicts that were about the copy of e, and
+// those that may have been: no copy is known, or one that did not end so. The
+// kernel numbers its traces by buffer and flow, so that a later packet of the
+// same flow in the same buffer passes for the earlier one.
+func steps(c *evidence.Case, e *evidence.Event, verdicts []string) (own, loose []*evidence.Event) {
+	v := visitOf(c, e)
 	for i := range c.Events {
-		d := &c.Events[i]
-		if d.Kind == e.Kind && d.Reason == e.Reason && d.Netns == e.Netns && d.Hook == e.Hook && d.Function == e.Function && sameWay(c, d, e) && !secondary(c, d) {
-			drops = append(drops, d)
+		s := &c.Events[i]
+		if s.Kind != evidence.RuleVerdict || s.Rule == nil || !slices.Contains(verdicts, s.Rule.Verdict) || !fits(c, s, e) {
+			continue
+		}
+		if v.has(s) {
+			own = append(own, s)
+			continue
+		}
+		end := visitOf(c, s).last()
+		if s.SKB == "" || e.SKB == "" || end == nil || end.Kind != e.Kind || end.Reason != e.Reason || end.Hook != e.Hook {
+			loose = append(loose, s)
 		}
 	}
-	if i := slices.Index(drops, e); i >= 0 && len(drops) == len(steps) {
-		return walk(c, steps[i], true)
+	return own, loose
+}
+
+// untold counts the drops of e's kind, itself included, that no step is known to be about.
+func untold(c *evidence.Case, e *evidence.Event, verdicts []string) (count int) {
+	for i := range c.Events {
+		d := &c.Events[i]
+		if d.Kind != e.Kind || d.Reason != e.Reason || d.Netns != e.Netns || d.Hook != e.Hook || d.Function != e.Function || !sameWay(c, d, e) || secondary(c, d) {
+			continue
+		}
+		if own, _ := steps(c, d, verdicts); len(own) == 0 {
+			count++
+		}
 	}
-	return walk(c, nearest(steps, e), false)
+	return count
 }
 
 // fits reports whether the step s can be about the packet of the drop e.
@@ -83,33 +109,17 @@ func sameRule(a, b *evidence.RuleStep) bool {
 	return a.Family == b.Family && a.Table == b.Table && a.Chain == b.Chain && a.Handle == b.Handle && a.Number == b.Number && a.Policy == b.Policy
 }
 
-func nearest(steps []*evidence.Event, e *evidence.Event) *evidence.Event {
-	best := steps[0]
-	for _, s := range steps {
-		if abs(s.At-e.At) < abs(best.At-e.At) {
-			best = s
-		}
-	}
-	return best
-}
-
-func abs(n int64) int64 {
-	if n < 0 {
-		return -n
-	}
-	return n
-}
-
 // walk follows the trace that ended in last from its base chain on.
 func walk(c *evidence.Case, last *evidence.Event, exact bool) *decision {
 	d := &decision{step: last, exact: exact}
 	var steps []*evidence.Event
+	stay := visitOf(c, last)
 	for i := range c.Events {
 		s := &c.Events[i]
 		if s == last {
 			break
 		}
-		if s.Kind != evidence.RuleVerdict || s.Rule == nil || !fits(c, s, last) || !sameWalk(s.Rule, last.Rule) {
+		if s.Kind != evidence.RuleVerdict || s.Rule == nil || !fits(c, s, last) || !sameWalk(s.Rule, last.Rule) || last.SKB != "" && !stay.has(s) {
 			continue
 		}
 		if s.Rule.Policy || s.Rule.Verdict == "accept" || s.Rule.Verdict == "drop" || s.Rule.Verdict == "queue" {
@@ -183,10 +193,10 @@ func rule(v *Verdict, n *evidence.Namespace, d *decision) (r *Rule, certain bool
 		v.Unseen = append(v.Unseen, where+": firewall chains not read: not looked at")
 		return r, false
 	}
-	if !unread(v, n, "firewall chains", n.Chains.Read(), n.Chains.Why()) {
+	k := chain(n, s)
+	if k == nil && !unread(v, n, "firewall chains", n.Chains.Read(), n.Chains.Why()) {
 		return r, false
 	}
-	k := chain(n, s)
 	if k == nil {
 		v.Unseen = append(v.Unseen, where+": chain "+s.Table+" "+s.Chain+" was not among those read")
 		return r, false

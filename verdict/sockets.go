@@ -5,6 +5,7 @@ package verdict
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
 )
@@ -106,6 +107,10 @@ func setSocket(v *Verdict, s *evidence.Socket, pid int) *evidence.Process {
 		}
 	}
 	v.Where.Process = &p
+	if names := holders([]*evidence.Socket{s}); len(names) > 1 {
+		v.Certainty = Inferred
+		v.Unseen = append(v.Unseen, "which of its holders serves the socket "+s.Local+": "+strings.Join(names, ", "))
+	}
 	held := fmt.Sprintf("the socket %s is held by %s (pid %d)", s.Local, p.Comm, p.PID)
 	if p.Unit != "" {
 		held += ", unit " + p.Unit
@@ -114,8 +119,32 @@ func setSocket(v *Verdict, s *evidence.Socket, pid int) *evidence.Process {
 	return &p
 }
 
+// holders are the names of the programs that hold the sockets, each once.
+func holders(sockets []*evidence.Socket) []string {
+	var names []string
+	for _, s := range sockets {
+		for _, p := range s.Process {
+			if !contains(names, p.Comm) {
+				names = append(names, p.Comm)
+			}
+		}
+	}
+	return names
+}
+
 // listener is the socket that takes the packet of e: the most narrowly bound one, or nil.
 func listener(c *evidence.Case, e *evidence.Event, n *evidence.Namespace) *evidence.Socket {
+	var best *evidence.Socket
+	for _, s := range listeners(c, e, n) {
+		if best == nil || s.Queue-s.Backlog > best.Queue-best.Backlog { // of a group the one in trouble
+			best = s
+		}
+	}
+	return best
+}
+
+// listeners are the sockets of which one takes the packet of e: several when they share the port (SO_REUSEPORT).
+func listeners(c *evidence.Case, e *evidence.Event, n *evidence.Namespace) []*evidence.Socket {
 	w, ok := wantedAt(c, e, n)
 	if e.Packet == nil && e.Socket != nil {
 		if a, port, fine := splitLocal(e.Socket.Local, 4); fine {
@@ -125,20 +154,28 @@ func listener(c *evidence.Case, e *evidence.Event, n *evidence.Namespace) *evide
 	if !ok {
 		return nil
 	}
-	if e.Device == "" { // the event names no device: any binding may be meant
-		for _, s := range n.Sockets.Items {
-			w.devices = append(w.devices, s.Device)
+	if e.Device == "" {
+		w.devices = nil
+		if a := visitOf(c, e).arrived(); a != nil {
+			at, _ := wantedAt(c, a, n)
+			w.devices = at.devices
+		} else { // nobody says where it came in: any binding may be meant
+			for _, s := range n.Sockets.Items {
+				w.devices = append(w.devices, s.Device)
+			}
 		}
 	}
 	takers, _ := portSockets(n, w)
-	var best *evidence.Socket
+	var best []*evidence.Socket
 	for _, s := range takers {
 		if e.Socket != nil && e.Socket.Inode != 0 && s.Inode == e.Socket.Inode {
-			return s
+			return []*evidence.Socket{s}
 		}
-		if best == nil || narrowness(s) > narrowness(best) ||
-			narrowness(s) == narrowness(best) && s.Queue-s.Backlog > best.Queue-best.Backlog { // of a group the one in trouble
-			best = s
+		switch {
+		case len(best) == 0 || narrowness(s) > narrowness(best[0]):
+			best = []*evidence.Socket{s}
+		case narrowness(s) == narrowness(best[0]):
+			best = append(best, s)
 		}
 	}
 	return best
@@ -165,6 +202,10 @@ func setListener(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *
 	if s == nil {
 		v.Unseen = append(v.Unseen, "which socket took the packet in "+name(n.Name)+": none of those read fits")
 		return nil
+	}
+	if group := listeners(c, e, n); len(holders(group)) > 1 {
+		v.Certainty = Inferred
+		v.Unseen = append(v.Unseen, fmt.Sprintf("which of the %d sockets on %s took it", len(group), s.Local))
 	}
 	return setSocket(v, s, e.PID)
 }
