@@ -124,6 +124,30 @@ static __always_inline void event_sock(struct event *e, const struct sock *sk)
 		e->flags |= EV_FILTER;
 }
 
+/* The packet of ours that this CPU is working on in softirq. */
+struct current_skb {
+	__u64 skb;
+	__u32 netns;
+	__u32 ifindex;
+	__u32 direction;
+	__u32 pad;
+	__u8 device[16];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct current_skb);
+} current_skbs SEC(".maps");
+
+static __always_inline struct current_skb *current_skb(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&current_skbs, &zero);
+}
+
 /* a packet of ours: its buffer, device and namespace, remembered for when the device is gone */
 static __always_inline struct event *event_skb(__u8 kind, __u8 direction, struct sk_buff *skb, const struct packet *p)
 {
@@ -146,7 +170,14 @@ static __always_inline struct event *event_skb(__u8 kind, __u8 direction, struct
 	if (si && !e->netns) {
 		e->netns = si->netns;
 		e->ifindex = si->ifindex;
-	} else if (si) {
+	}
+	if (!e->netns) { /* made in answer to the packet in hand: a firewall's RST */
+		struct current_skb *cur = current_skb();
+
+		if (cur && cur->skb)
+			e->netns = cur->netns;
+	}
+	if (si) {
 		si->netns = e->netns;
 		si->ifindex = e->ifindex;
 	} else {
@@ -155,6 +186,11 @@ static __always_inline struct event *event_skb(__u8 kind, __u8 direction, struct
 		bpf_map_update_elem(&skbs, &key, &new, BPF_ANY);
 	}
 	return e;
+}
+
+static __always_inline void event_stack(void *ctx, struct event *e)
+{
+	bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
 }
 
 #define event_send(e) bpf_ringbuf_submit(e, 0)

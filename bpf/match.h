@@ -55,37 +55,50 @@ static __always_inline int same16(const __u8 *a, const __u8 *b)
 	return x[0] == y[0] && x[1] == y[1];
 }
 
-static __always_inline void learn(const struct tuple *t, __u8 direction)
+/* the byte of ports_seen for two ports; old verifiers want the bound said, and clang knows better */
+static __always_inline __u8 *seen_byte(__u16 x)
+{
+	__u32 i = x >> 3;
+
+	asm volatile("%0 &= 0x1fff" : "+r"(i));
+	return &ports_seen[i];
+}
+
+/* Keys are copied to the stack: kernels before 6.2 take them from there only. */
+static __always_inline void learn(const struct tuple *in, __u8 direction)
 {
 	__u8 back = direction == DIR_FORWARD ? DIR_REPLY : DIR_FORWARD;
-	__u16 x = t->sport ^ t->dport;
-	struct tuple r = {};
+	struct tuple t = *in, r = *in;
+	__u16 x = t.sport ^ t.dport;
 
-	ports_seen[x >> 3] |= 1 << (x & 7);
-	bpf_map_update_elem(&flows, t, &direction, BPF_ANY);
-	__builtin_memcpy(r.saddr, t->daddr, 16);
-	__builtin_memcpy(r.daddr, t->saddr, 16);
-	r.sport = t->dport;
-	r.dport = t->sport;
-	r.proto = t->proto;
+	*seen_byte(x) |= 1 << (x & 7);
+	bpf_map_update_elem(&flows, &t, &direction, BPF_ANY);
+	__builtin_memcpy(r.saddr, t.daddr, 16);
+	__builtin_memcpy(r.daddr, t.saddr, 16);
+	r.sport = t.dport;
+	r.dport = t.sport;
 	bpf_map_update_elem(&flows, &r, &back, BPF_ANY);
 }
 
-static __always_inline __u8 known_flow(const struct tuple *t)
+static __always_inline __u8 known_flow(const struct tuple *in)
 {
-	__u16 x = t->sport ^ t->dport;
+	__u16 x = in->sport ^ in->dport;
+	struct tuple t;
 	__u8 *d;
 
-	if (!(ports_seen[x >> 3] & 1 << (x & 7)))
+	if (!(*seen_byte(x) & 1 << (x & 7)))
 		return DIR_NONE;
-	d = bpf_map_lookup_elem(&flows, t);
+	t = *in;
+	d = bpf_map_lookup_elem(&flows, &t);
 	return d ? *d : DIR_NONE;
 }
 
 static __always_inline __u8 next_hop(const __u8 *address)
 {
-	__u8 *d = bpf_map_lookup_elem(&next_hops, address);
+	__u8 key[16], *d;
 
+	__builtin_memcpy(key, address, 16);
+	d = bpf_map_lookup_elem(&next_hops, key);
 	return d ? *d : DIR_NONE;
 }
 
@@ -139,6 +152,7 @@ static __always_inline __u8 match_headers(const struct packet *p)
 __noinline int match_packet(struct packet *p, __u64 l3, __u32 protocol)
 {
 	struct skb_info *si;
+	__u64 skb;
 	struct packet q = {};
 	__u64 l4;
 	__u8 d;
@@ -159,7 +173,8 @@ __noinline int match_packet(struct packet *p, __u64 l3, __u32 protocol)
 			return DIR_NONE;
 		d = match_headers(p);
 		if (!d && probe.proto != PROTO_TCP && !p->fragment) {
-			si = bpf_map_lookup_elem(&skbs, &p->skb);
+			skb = p->skb;
+			si = bpf_map_lookup_elem(&skbs, &skb);
 			if (si) {
 				d = si->direction;
 				learn(&p->t, d);

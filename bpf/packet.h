@@ -93,6 +93,7 @@ static __always_inline __u32 skip_extensions(struct packet *p, __u64 l3)
 {
 	__u32 off = 40;
 
+#pragma unroll /* the verifier of 6.1 refuses the loop that clang makes of it */
 	for (int i = 0; i < 4; i++) {
 		__u8 proto = p->t.proto, e[4];
 

@@ -22,30 +22,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 const volatile _Bool kfree_has_reason = 1; /* since 5.17 */
 const volatile _Bool kfree_has_sock = 1;   /* since 6.11 */
 const volatile _Bool reset_has_reason = 1; /* since 6.10 */
-
-/* The packet of ours that this CPU is working on in softirq. */
-struct current_skb {
-	__u64 skb;
-	__u32 netns;
-	__u32 ifindex;
-	__u32 direction;
-	__u32 pad;
-	__u8 device[16];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct current_skb);
-} current_skbs SEC(".maps");
-
-static __always_inline struct current_skb *current_skb(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&current_skbs, &zero);
-}
+const volatile _Bool consume_has_location = 1; /* since 6.3 */
+const volatile _Bool has_observers = 1;	   /* since 6.4 */
 
 SEC("tp_btf/netif_receive_skb")
 int netif_receive_skb(__u64 *ctx)
@@ -96,6 +74,10 @@ static __always_inline void forget(__u64 skb)
 		cur->skb = 0;
 }
 
+/*
+ * What is done whether or not there was room for an event comes after it: the
+ * verifier of 6.1 does not remember that an event was looked at before.
+ */
 SEC("tp_btf/kfree_skb")
 int kfree_skb(__u64 *ctx)
 {
@@ -107,21 +89,22 @@ int kfree_skb(__u64 *ctx)
 
 	if (!d)
 		return 0;
-	counters_end((__u64)skb);
+	if (has_observers)
+		counters_end((__u64)skb);
 	e = event_skb(KIND_DROP, d, skb, &p);
+	if (e) {
+		e->function = ctx[1];
+		if (kfree_has_reason)
+			e->reason = ctx[2];
+		if (kfree_has_sock)
+			sk = (void *)ctx[3];
+		event_sock(e, sk ? sk : BPF_CORE_READ(skb, sk));
+		if (!e->netns)
+			e->netns = sock_netns(sk);
+		event_stack(ctx, e);
+		event_send(e);
+	}
 	forget((__u64)skb);
-	if (!e)
-		return 0;
-	e->function = ctx[1];
-	if (kfree_has_reason)
-		e->reason = ctx[2];
-	if (kfree_has_sock)
-		sk = (void *)ctx[3];
-	event_sock(e, sk ? sk : BPF_CORE_READ(skb, sk));
-	if (!e->netns)
-		e->netns = sock_netns(sk);
-	bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
-	event_send(e);
 	return 0;
 }
 
@@ -136,11 +119,14 @@ int consume_skb(__u64 *ctx)
 	if (!d)
 		return 0;
 	e = event_skb(KIND_CONSUME, d, skb, &p);
+	if (e) {
+		if (consume_has_location)
+			e->function = ctx[1];
+		else
+			event_stack(ctx, e);
+		event_send(e);
+	}
 	forget((__u64)skb);
-	if (!e)
-		return 0;
-	e->function = ctx[1];
-	event_send(e);
 	return 0;
 }
 
@@ -149,7 +135,6 @@ static __always_inline void reset_sent(__u64 *ctx, __u32 reason)
 	struct sk_buff *skb = (void *)ctx[1];
 	const struct sock *sk = (void *)ctx[0];
 	struct packet p = {};
-	struct tuple t = {};
 	struct event *e;
 	__u8 d;
 
@@ -161,11 +146,11 @@ static __always_inline void reset_sent(__u64 *ctx, __u32 reason)
 	} else {
 		if (!probe.on || !sk)
 			return;
-		t.proto = PROTO_TCP;
-		sock_addresses(sk, t.saddr, t.daddr);
-		t.sport = sock_port(sk);
-		t.dport = BPF_CORE_READ(sk, __sk_common.skc_dport);
-		d = known_flow(&t);
+		p.t.proto = PROTO_TCP;
+		sock_addresses(sk, p.t.saddr, p.t.daddr);
+		p.t.sport = sock_port(sk);
+		p.t.dport = BPF_CORE_READ(sk, __sk_common.skc_dport);
+		d = known_flow(&p.t);
 		if (!d)
 			return;
 		e = event_open(KIND_RESET_SENT, d);
@@ -258,13 +243,14 @@ int icmp_send(__u64 *ctx)
 
 	if (!d)
 		return 0;
-	counters_end((__u64)skb);
+	if (has_observers)
+		counters_end((__u64)skb);
 	e = event_skb(KIND_ICMP_SENT, d, skb, &p);
 	if (!e)
 		return 0;
 	e->icmp_type = ctx[1];
 	e->icmp_code = ctx[2];
-	bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
+	event_stack(ctx, e);
 	event_send(e);
 	return 0;
 }
@@ -275,12 +261,14 @@ int icmp_send(__u64 *ctx)
  * the port it is another's: softirqs run on top of our task too.
  */
 
+__u32 reading; /* our process asks for routes itself, by netlink: not the probe */
+
 static __always_inline struct event *event_route(const __u8 *saddr, const __u8 *daddr, __u16 sport, __u16 dport, __u32 iif)
 {
 	struct current_skb *cur;
 	struct event *e;
 
-	if (!probe.on)
+	if (!probe.on || (reading && bpf_get_current_pid_tgid() >> 32 == probe.tgid))
 		return 0;
 	cur = current_skb();
 	if (!cur)

@@ -188,11 +188,14 @@ const (
 	TracepointProgTcpRetransmitSkb     = "tcp_retransmit_skb"
 	TracepointProgTcpSendReset         = "tcp_send_reset"
 	TracepointProgUdpFailQueueRcvSkb   = "udp_fail_queue_rcv_skb"
+	TracepointVarConsumeHasLocation    = "consume_has_location"
+	TracepointVarHasObservers          = "has_observers"
 	TracepointVarKfreeHasReason        = "kfree_has_reason"
 	TracepointVarKfreeHasSock          = "kfree_has_sock"
 	TracepointVarLost                  = "lost"
 	TracepointVarPortsSeen             = "ports_seen"
 	TracepointVarProbe                 = "probe"
+	TracepointVarReading               = "reading"
 	TracepointVarResetHasReason        = "reset_has_reason"
 	TracepointVarUnusedEvent           = "unused_event"
 	TracepointVarUnusedKey             = "unused_key"
@@ -282,14 +285,17 @@ type TracepointMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracepointVariableSpecs struct {
-	KfreeHasReason *ebpf.VariableSpec `ebpf:"kfree_has_reason"`
-	KfreeHasSock   *ebpf.VariableSpec `ebpf:"kfree_has_sock"`
-	Lost           *ebpf.VariableSpec `ebpf:"lost"`
-	PortsSeen      *ebpf.VariableSpec `ebpf:"ports_seen"`
-	Probe          *ebpf.VariableSpec `ebpf:"probe"`
-	ResetHasReason *ebpf.VariableSpec `ebpf:"reset_has_reason"`
-	UnusedEvent    *ebpf.VariableSpec `ebpf:"unused_event"`
-	UnusedKey      *ebpf.VariableSpec `ebpf:"unused_key"`
+	ConsumeHasLocation *ebpf.VariableSpec `ebpf:"consume_has_location"`
+	HasObservers       *ebpf.VariableSpec `ebpf:"has_observers"`
+	KfreeHasReason     *ebpf.VariableSpec `ebpf:"kfree_has_reason"`
+	KfreeHasSock       *ebpf.VariableSpec `ebpf:"kfree_has_sock"`
+	Lost               *ebpf.VariableSpec `ebpf:"lost"`
+	PortsSeen          *ebpf.VariableSpec `ebpf:"ports_seen"`
+	Probe              *ebpf.VariableSpec `ebpf:"probe"`
+	Reading            *ebpf.VariableSpec `ebpf:"reading"`
+	ResetHasReason     *ebpf.VariableSpec `ebpf:"reset_has_reason"`
+	UnusedEvent        *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedKey          *ebpf.VariableSpec `ebpf:"unused_key"`
 }
 
 // TracepointObjects contains all objects after they have been loaded into the kernel.
@@ -343,14 +349,17 @@ func (m *TracepointMaps) Close() error {
 //
 // It can be passed to LoadTracepointObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracepointVariables struct {
-	KfreeHasReason *ebpf.Variable `ebpf:"kfree_has_reason"`
-	KfreeHasSock   *ebpf.Variable `ebpf:"kfree_has_sock"`
-	Lost           *ebpf.Variable `ebpf:"lost"`
-	PortsSeen      *ebpf.Variable `ebpf:"ports_seen"`
-	Probe          *ebpf.Variable `ebpf:"probe"`
-	ResetHasReason *ebpf.Variable `ebpf:"reset_has_reason"`
-	UnusedEvent    *ebpf.Variable `ebpf:"unused_event"`
-	UnusedKey      *ebpf.Variable `ebpf:"unused_key"`
+	ConsumeHasLocation *ebpf.Variable `ebpf:"consume_has_location"`
+	HasObservers       *ebpf.Variable `ebpf:"has_observers"`
+	KfreeHasReason     *ebpf.Variable `ebpf:"kfree_has_reason"`
+	KfreeHasSock       *ebpf.Variable `ebpf:"kfree_has_sock"`
+	Lost               *ebpf.Variable `ebpf:"lost"`
+	PortsSeen          *ebpf.Variable `ebpf:"ports_seen"`
+	Probe              *ebpf.Variable `ebpf:"probe"`
+	Reading            *ebpf.Variable `ebpf:"reading"`
+	ResetHasReason     *ebpf.Variable `ebpf:"reset_has_reason"`
+	UnusedEvent        *ebpf.Variable `ebpf:"unused_event"`
+	UnusedKey          *ebpf.Variable `ebpf:"unused_key"`
 }
 
 // TracepointPrograms contains all programs after they have been loaded into the kernel.

@@ -149,6 +149,9 @@ func (d *decoder) details(s *sample, e *evidence.Event) error {
 		}
 		return d.stack(s, e)
 	case kindConsume:
+		if s.Function == 0 { // before 6.3 the tracepoint does not tell
+			return d.stack(s, e)
+		}
 		names, err := d.symbols.names([]uint64{s.Function})
 		if err != nil {
 			return err
@@ -205,10 +208,10 @@ func (d *decoder) stack(s *sample, e *evidence.Event) error {
 	return nil
 }
 
-// afterRaiser skips the frames of the tracing machinery and of __icmp_send itself.
+// afterRaiser skips the frames of the tracing machinery and of the function that raised the event.
 func afterRaiser(frames []string) []string {
 	for i, f := range frames {
-		if f == "__icmp_send" || f == "icmp_send" || f == "icmp_ndo_send" {
+		if f == "__icmp_send" || f == "icmp_send" || f == "icmp_ndo_send" || f == "consume_skb" {
 			frames = frames[i+1:]
 			break
 		}

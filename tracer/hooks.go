@@ -37,7 +37,7 @@ var hooks = []hook{
 	{"tcp_hash_md5_required", "6.11", false, "missing TCP-MD5 signatures", 2},
 	{"tcp_hash_md5_unexpected", "6.11", false, "unexpected TCP-MD5 signatures", 2},
 	{"tcp_hash_md5_mismatch", "6.11", false, "wrong TCP-MD5 signatures", 2},
-	{"udp_fail_queue_rcv_skb", "3.0", false, "full UDP receive buffers", 2},
+	{"udp_fail_queue_rcv_skb", "6.11", false, "full UDP receive buffers", 3},
 }
 
 // Programs that attach to no tracepoint.
@@ -95,19 +95,22 @@ func fit(spec *ebpf.CollectionSpec, kernel *btf.Spec) ([]missingHook, error) {
 		}
 		delete(spec.Programs, h.Name)
 	}
+	var ctx *btf.Struct
+	observers := kernel.TypeByName("bpf_nf_ctx", &ctx) == nil
+	if !observers {
+		delete(spec.Programs, progObserve)
+	}
 	args := func(name string) int { n, _ := tracepointArgs(kernel, name); return n }
 	for name, has := range map[string]bool{
-		"kfree_has_reason": args("kfree_skb") >= 3,
-		"kfree_has_sock":   args("kfree_skb") >= 4,
-		"reset_has_reason": args("tcp_send_reset") >= 3,
+		"kfree_has_reason":     args("kfree_skb") >= 3,
+		"kfree_has_sock":       args("kfree_skb") >= 4,
+		"reset_has_reason":     args("tcp_send_reset") >= 3,
+		"consume_has_location": args("consume_skb") >= 2,
+		"has_observers":        observers,
 	} {
 		if err := spec.Variables[name].Set(has); err != nil {
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
-	}
-	var ctx *btf.Struct
-	if err := kernel.TypeByName("bpf_nf_ctx", &ctx); err != nil {
-		delete(spec.Programs, progObserve)
 	}
 	return missing, nil
 }

@@ -67,7 +67,7 @@ func TestTraceDirection(t *testing.T) {
 		b[13] = flags
 		return b
 	}
-	r := ruleTrace{key: Key{Protocol: unix.IPPROTO_TCP, ISN: 1000}, walks: map[uint32]string{}}
+	r := ruleTrace{key: Key{Protocol: unix.IPPROTO_TCP, ISN: 1000}, walks: map[uint32]walk{}, copies: map[copyKey]uint32{}}
 	for i, c := range []struct {
 		want string
 		th   []byte
@@ -81,13 +81,40 @@ func TestTraceDirection(t *testing.T) {
 		{"", tcp(1000+traceWindow+1, 0, 2)},
 	} {
 		m := traceMessage{id: uint32(i), network: ip, transport: c.th}
-		if got := r.direction(&m); got != c.want {
-			t.Errorf("packet %d: %q, want %q", i, got, c.want)
+		w, ours := r.follow(&m)
+		if w.direction != c.want || ours != (c.want != "") {
+			t.Errorf("packet %d: %q, want %q", i, w.direction, c.want)
 		}
 		later := traceMessage{id: uint32(i)} // later steps carry no headers
-		if got := r.direction(&later); got != c.want {
-			t.Errorf("packet %d, later step: %q, want %q", i, got, c.want)
+		if got, _ := r.follow(&later); got != w {
+			t.Errorf("packet %d, later step: %+v, want %+v", i, got, w)
 		}
+	}
+}
+
+// The kernel's trace id stays when another segment comes in the same buffer,
+// and changes when one copy is walked twice on the loopback device.
+func TestTraceCopies(t *testing.T) {
+	packet := func(ipID uint16, seq uint32, flags byte) traceMessage {
+		ip, th := make([]byte, 20), make([]byte, 20)
+		ip[0], ip[9] = 0x45, unix.IPPROTO_TCP
+		binary.BigEndian.PutUint16(ip[4:], ipID)
+		binary.BigEndian.PutUint32(th[4:], seq)
+		th[13] = flags
+		return traceMessage{network: ip, transport: th}
+	}
+	r := ruleTrace{key: Key{Protocol: unix.IPPROTO_TCP, ISN: 1000}, walks: map[uint32]walk{}, copies: map[copyKey]uint32{}}
+	var got []uint32
+	for _, x := range []struct {
+		id uint32
+		m  traceMessage
+	}{{7, packet(500, 1000, 2)}, {7, packet(501, 1001, 0x18)}, {8, packet(501, 1001, 0x18)}, {9, packet(502, 1000, 2)}, {10, packet(0, 1000, 2)}, {11, packet(0, 1000, 2)}} {
+		x.m.id = x.id
+		w, _ := r.follow(&x.m)
+		got = append(got, w.number)
+	}
+	if d := cmp.Diff([]uint32{1, 2, 2, 3, 4, 5}, got); d != "" {
+		t.Error(d)
 	}
 }
 
@@ -109,7 +136,7 @@ func FuzzParseTrace(f *testing.F) {
 	f.Add(traceBytes(pfInet, attrString(nil, unix.NFTA_TRACE_TABLE, "fw"), attrU32(nil, unix.NFTA_TRACE_TYPE, 3)))
 	f.Add([]byte{1, 0, 0, 0, 3, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r := ruleTrace{key: Key{Protocol: unix.IPPROTO_TCP, ISN: 1000}, walks: map[uint32]string{}}
+		r := ruleTrace{key: Key{Protocol: unix.IPPROTO_TCP, ISN: 1000}, walks: map[uint32]walk{}, copies: map[copyKey]uint32{}}
 		for _, m := range messages(b) {
 			_ = m.ackErrno()
 		}
@@ -118,7 +145,7 @@ func FuzzParseTrace(f *testing.F) {
 			return
 		}
 		_ = m.step()
-		_ = r.direction(&m)
+		_, _ = r.follow(&m)
 	})
 }
 

@@ -30,14 +30,15 @@ const (
 // ruleTrace is an nft table of ours that has the rulesets of one namespace
 // traced for the probe's packets. The kernel removes it with our socket, however we end.
 type ruleTrace struct {
-	inode uint32
-	table string
-	owner *os.File      // the socket that owns the table
-	news  *os.File      // listens to NFNLGRP_NFTRACE
-	empty chan struct{} // the reader has emptied news
-	key   Key
-	hooks map[[3]string]string // family, table, base chain -> hook
-	walks map[uint32]string    // trace id -> direction
+	inode  uint32
+	table  string
+	owner  *os.File      // the socket that owns the table
+	news   *os.File      // listens to NFNLGRP_NFTRACE
+	empty  chan struct{} // the reader has emptied news
+	key    Key
+	hooks  map[[3]string]string // family, table, base chain -> hook
+	walks  map[uint32]walk      // by the kernel's trace id
+	copies map[copyKey]uint32   // number of each copy of a packet that was traced
 }
 
 // TraceRules has nftables (iptables-nft included) report every rule that the
@@ -49,7 +50,7 @@ func (t *Tracer) TraceRules(inode uint32, key Key) error {
 	if err != nil {
 		return err
 	}
-	r := &ruleTrace{inode: inode, table: fmt.Sprintf("pathtrace-%d", os.Getpid()), key: key, hooks: map[[3]string]string{}, walks: map[uint32]string{}, empty: make(chan struct{})}
+	r := &ruleTrace{inode: inode, table: fmt.Sprintf("pathtrace-%d", os.Getpid()), key: key, hooks: map[[3]string]string{}, walks: map[uint32]walk{}, copies: map[copyKey]uint32{}, empty: make(chan struct{})}
 	var devices, families []string
 	seen := map[string]bool{}
 	if !slices.ContainsFunc(hooks, mayHaveRules) {

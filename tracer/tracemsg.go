@@ -121,11 +121,28 @@ func (m *traceMessage) step() evidence.RuleStep {
 	return s
 }
 
-// direction tells which way a traced packet of ours goes; "" when it is
-// another's. Only the first message of a walk through a chain carries headers.
-func (r *ruleTrace) direction(m *traceMessage) string {
+// walk is a packet's way through the rules of a namespace.
+type walk struct {
+	direction string
+	number    uint32 // of the copy of the packet
+}
+
+// copyKey tells copies of packets apart. The kernel's trace id is a hash of the
+// buffer's address: another segment in the same buffer has it too, and one copy
+// on the loopback device has two.
+type copyKey struct {
+	direction string
+	transport [14]byte // ports, sequence numbers, flags
+	ipID      uint16
+	id        uint32 // where there is no ipID
+}
+
+// follow finds the walk that a message belongs to; false when its packet is not
+// ours. Only the first message of a walk through a chain carries headers.
+func (r *ruleTrace) follow(m *traceMessage) (walk, bool) {
 	if len(m.network) == 0 || len(m.transport) == 0 {
-		return r.walks[m.id]
+		w, ok := r.walks[m.id]
+		return w, ok
 	}
 	d := ""
 	if l4proto(m.network, r.key.Protocol) == r.key.Protocol {
@@ -133,10 +150,24 @@ func (r *ruleTrace) direction(m *traceMessage) string {
 	}
 	if d == "" {
 		delete(r.walks, m.id) // the number was another packet's before
-		return ""
+		return walk{}, false
 	}
-	r.walks[m.id] = d
-	return d
+	k := copyKey{direction: d}
+	copy(k.transport[:], m.transport)
+	if m.network[0]>>4 == 4 {
+		k.ipID = binary.BigEndian.Uint16(m.network[4:])
+	}
+	if k.ipID == 0 {
+		k.id = m.id
+	}
+	n, ok := r.copies[k]
+	if !ok {
+		n = uint32(len(r.copies)) + 1
+		r.copies[k] = n
+	}
+	w := walk{d, n}
+	r.walks[m.id] = w
+	return w, true
 }
 
 // direction of a packet by its transport header.
@@ -264,13 +295,14 @@ func (t *Tracer) takeTrace(r *ruleTrace, payload []byte) {
 		t.fail(err)
 		return
 	}
-	d := r.direction(&m)
-	if d == "" || m.table == r.table {
+	w, ours := r.follow(&m)
+	if !ours || m.table == r.table {
 		return
 	}
 	s := m.step()
+	s.TraceID = w.number
 	t.take(Record{Event: evidence.Event{
-		Kind: evidence.RuleVerdict, Netns: t.dec.netns(r.inode), Direction: d, Rule: &s,
+		Kind: evidence.RuleVerdict, Netns: t.dec.netns(r.inode), Direction: w.direction, Rule: &s,
 		Hook: r.hooks[[3]string{s.Family, s.Table, s.Chain}],
 	}})
 }

@@ -180,6 +180,16 @@ func (t *Tracer) Follow(protocol uint8, local, remote netip.AddrPort) error {
 	return nil
 }
 
+// Reading is told before and after this process asks the kernel for routes, so
+// that its questions are not taken for the probe's.
+func (t *Tracer) Reading(on bool) error {
+	var v uint32
+	if on {
+		v = 1
+	}
+	return t.coll.Variables["reading"].Set(v)
+}
+
 // Lost counts the events that the kernel could not hand over since [Open].
 func (t *Tracer) Lost() uint64 {
 	var n uint64

@@ -113,6 +113,10 @@ func (g *gatherer) replay(c *tracer.Counters) ([]evidence.RuleStep, error) {
 
 // namespaces reads the configuration of every namespace that the events name.
 func (g *gatherer) namespaces(c *evidence.Case) []evidence.Namespace {
+	if err := g.tracer.Reading(true); err != nil {
+		c.Unseen = append(c.Unseen, "routes: our own questions may stand among the probe's: "+err.Error())
+	}
+	defer g.tracer.Reading(false)
 	names := []string{c.Probe.Netns}
 	for _, e := range c.Events {
 		if e.Netns != "" && !slices.Contains(names, e.Netns) {

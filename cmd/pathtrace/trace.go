@@ -159,7 +159,7 @@ func armOne(t *tracer.Tracer, n *netcfg.Netns, key tracer.Key, version int, noTo
 		}
 		why, err := t.Observe(inode, version)
 		unseen = append(unseen, why...)
-		if err != nil {
+		if err != nil && !errors.Is(err, tracer.ErrNoObservers) { // that is said once, of the host
 			unseen = append(unseen, fmt.Sprintf("netfilter functions: not observed: %v", err))
 		}
 		return nil

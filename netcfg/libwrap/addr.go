@@ -189,14 +189,19 @@ func same6(tok, addr string) tri {
 	return zoned(p, a)
 }
 
-// zoned compares the zones. A number and a name may mean the same interface.
+// zoned says whether a pattern that fits the address can be read at all. libwrap
+// as built for Linux does not compare zones, but one that is a name must be
+// that of an interface, of an address that has any.
 func zoned(pattern, addr netip.Addr) tri {
-	p, a := pattern.Zone(), addr.Zone()
+	z := pattern.Zone()
+	_, err := strconv.ParseUint(z, 10, 32)
 	switch {
-	case p == "" || p == "0" || p == a:
+	case z == "" || err == nil:
 		return yes
-	case a == "" || digits(p) == digits(a):
+	case digits(z) || !(pattern.IsLinkLocalUnicast() || pattern.IsLinkLocalMulticast() || pattern.IsInterfaceLocalMulticast()):
 		return no
+	case z == addr.Zone() || z == "lo":
+		return yes
 	}
 	return maybe
 }

@@ -69,7 +69,7 @@ func (e *evaluator) warn(fatal bool, message string) {
 
 // table looks for a rule that matches, and says whether the search may go on after this table.
 func (e *evaluator) table(t Table, own Verdict) (through bool) {
-	e.file, e.line, e.text = t.Path, 0, ""
+	e.file, e.line, e.text = "", 0, ""
 	fault := Decision{Verdict: Denied, File: t.Path}
 	switch {
 	case t.Refused:
@@ -82,6 +82,7 @@ func (e *evaluator) table(t Table, own Verdict) (through bool) {
 		e.add(Decision{Verdict: Unknown, File: t.Path, Reasons: []string{t.Path + " is not read: " + cause(t.Err).Error()}})
 		return true
 	}
+	e.file = t.Path
 	s := lines{rest: t.Data}
 	for l, ok := s.next(); ok; l, ok = s.next() {
 		e.line, e.text = l.logged, strings.Trim(l.text, space)

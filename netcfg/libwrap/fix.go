@@ -35,15 +35,11 @@ func daemonPattern(name string) string {
 	return string(b)
 }
 
-var plainZone = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
-
+// clientLiteral leaves the zone out: libwrap does not compare it.
 func clientLiteral(a netip.Addr) string {
-	a = a.Unmap()
+	a = a.Unmap().WithZone("")
 	if a.Is4() {
 		return a.String()
-	}
-	if !plainZone.MatchString(a.Zone()) {
-		a = a.WithZone("")
 	}
 	return "[" + a.String() + "]"
 }

@@ -174,7 +174,7 @@ func (m *matcher) host(tok string, h endpoint, depth int) (tri, string) {
 
 func (m *matcher) zoneDoubt(t tri, tok string) tri {
 	if t == maybe {
-		return m.doubt("%s: which interface has that number is not known here", tok)
+		return m.doubt("%s matches if there is such an interface", tok)
 	}
 	return t
 }

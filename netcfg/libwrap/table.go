@@ -61,8 +61,8 @@ func ReadTables(open func(path string) ([]byte, error)) Tables {
 
 // Warning is something that libwrap complains about, or that it does not do as it reads.
 type Warning struct {
-	File    string
-	Line    int // from 1
+	File    string // empty where libwrap logs none
+	Line    int    // from 1
 	Text    string
 	Message string
 	Fatal   bool // libwrap denies access on the spot
@@ -73,6 +73,9 @@ func (w Warning) String() string {
 	kind := "warning"
 	if w.Fatal {
 		kind = "error"
+	}
+	if w.File == "" {
+		return kind + ": " + w.Message
 	}
 	return fmt.Sprintf("%s: %s, line %d: %s", kind, w.File, w.Line, w.Message)
 }

@@ -27,7 +27,6 @@
 #include <tcpd.h>
 #include <unistd.h>
 
-extern int aclexec_matched;
 int allow_severity = LOG_INFO, deny_severity = LOG_WARNING;
 
 static struct file {
@@ -121,7 +120,6 @@ static void ask(char **word)
 	complaints[0] = 0;
 	tcpd_context.file = NULL;
 	tcpd_context.line = 0;
-	aclexec_matched = 0;
 	dry_run = 1;
 	netgroups = atoi(word[7]);
 	request_init(&request, RQ_DAEMON, word[0], RQ_CLIENT_ADDR, word[1], RQ_CLIENT_NAME, word[2],
