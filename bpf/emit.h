@@ -122,6 +122,9 @@ static __always_inline void event_sock(struct event *e, const struct sock *sk)
 	e->backlog = BPF_CORE_READ(sk, sk_max_ack_backlog);
 	if (BPF_CORE_READ(sk, sk_filter))
 		e->flags |= EV_FILTER;
+	if (BPF_CORE_READ(sk, __sk_common.skc_flags) & 1UL << bpf_core_enum_value(enum sock_flags, SOCK_LINGER) &&
+	    !BPF_CORE_READ(sk, sk_lingertime))
+		e->flags |= EV_ABORTS;
 }
 
 /* The packet of ours that this CPU is working on in softirq. */

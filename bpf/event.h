@@ -45,6 +45,7 @@ enum {
 	EV_FILTER = 2,	  /* the socket has a filter */
 	EV_FRAGMENT = 4,  /* not a first fragment: no ports */
 	EV_PACKET = 8,	  /* saddr … seq hold */
+	EV_ABORTS = 16,	  /* SO_LINGER with no time: close() resets */
 };
 
 struct event {

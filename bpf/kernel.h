@@ -65,7 +65,10 @@ struct sock_common {
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
+	unsigned long skc_flags;
 };
+
+enum sock_flags { SOCK_LINGER = 5 };
 
 struct sk_filter;
 
@@ -74,6 +77,7 @@ struct sock {
 	struct sk_filter *sk_filter;
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
+	unsigned long sk_lingertime;
 };
 
 struct inet_sock {

@@ -131,6 +131,7 @@ type EventSocket struct {
 	Local  string `json:"local,omitempty"`
 	State  string `json:"state,omitempty"`
 	Filter bool   `json:"filter,omitempty"` // a filter is attached to it (SO_ATTACH_FILTER or SO_ATTACH_BPF)
+	Aborts bool   `json:"aborts,omitempty"` // SO_LINGER with a time of 0: close() resets the connection (socket(7))
 	Inode  uint64 `json:"inode,omitempty"`
 	Queue  int    `json:"queue,omitempty"`   // accept queue now
 	Limit  int    `json:"backlog,omitempty"` // its limit

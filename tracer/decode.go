@@ -47,6 +47,7 @@ const (
 	evFilter   = 2
 	evFragment = 4
 	evPacket   = 8
+	evAborts   = 16
 )
 
 const (
@@ -133,7 +134,7 @@ func (d *decoder) event(s *sample) (evidence.Event, error) {
 	if s.Flags&evSocket != 0 {
 		e.Socket = &evidence.EventSocket{
 			Local: addrPort(s.SockAddr, uint16(s.SockPort)), State: tcpState(uint8(s.SockState)),
-			Filter: s.Flags&evFilter != 0, Queue: int(s.Queue), Limit: int(s.Backlog),
+			Filter: s.Flags&evFilter != 0, Aborts: s.Flags&evAborts != 0, Queue: int(s.Queue), Limit: int(s.Backlog),
 		}
 	}
 	return e, d.details(s, &e)

@@ -13,11 +13,11 @@ const appNeeds = "state events of the server's socket (with pid, in process cont
 var appCauses = []Cause{
 	{
 		ID: "reset-by-app", Means: "accepted, then reset before answering",
-		Needs: appNeeds + ": ESTABLISHED to CLOSE", Find: findResetByApp,
+		Needs: appNeeds + ": ESTABLISHED to CLOSE, and a RST of the process's own making (reasons since Linux 6.10)", Find: findResetByApp,
 	},
 	{
 		ID: "closed-by-app", Means: "accepted, then closed before answering",
-		Needs: appNeeds + ": ESTABLISHED to FIN_WAIT1, or CLOSE_WAIT to LAST_ACK", Find: findClosedByApp,
+		Needs: appNeeds + ": ESTABLISHED to FIN_WAIT1, or CLOSE_WAIT to LAST_ACK, or to CLOSE with a RST for data that was not read", Find: findClosedByApp,
 	},
 	{
 		ID: "app-silent", Means: "accepted, nothing said in time",
@@ -34,7 +34,7 @@ func ended(c *evidence.Case) *evidence.Event {
 			continue
 		}
 		// Only close() and shutdown() lead to FIN_WAIT1 and LAST_ACK; CLOSE can also be the work of a packet.
-		if e.PID == 0 || !e.InTask && e.State.New != "FIN_WAIT1" && e.State.New != "LAST_ACK" {
+		if e.PID == 0 || !e.InTask && e.State.New != "FIN_WAIT1" && e.State.New != "LAST_ACK" && ownReset(c, e) == nil {
 			return nil
 		}
 		return e
@@ -42,7 +42,34 @@ func ended(c *evidence.Case) *evidence.Event {
 	return nil
 }
 
+// ownReset is the RST that close() or disconnect() of the task made right after
+// the state change s: it answers no packet, and its reason is one that only these calls give.
+func ownReset(c *evidence.Case, s *evidence.Event) *evidence.Event {
+	for i := range c.Events {
+		r := &c.Events[i]
+		if r.Kind != evidence.ResetSent || r.Packet != nil || r.Netns != s.Netns || r.PID != s.PID || r.CPU != s.CPU || r.At < s.At {
+			continue
+		}
+		switch r.Reason {
+		case "TCP_ABORT_ON_CLOSE", "TCP_ABORT_ON_LINGER", "TCP_DISCONNECT_WITH_DATA", "TCP_STATE":
+			return r
+		}
+	}
+	return nil
+}
+
+// unreadData reports whether the process closed an ordinary connection whose
+// data it had not read: the kernel then sends a RST instead of a FIN (RFC 2525,
+// 2.17). A socket that was set to reset at close() is no ordinary one.
+func unreadData(c *evidence.Case, s *evidence.Event) bool {
+	r := ownReset(c, s)
+	return r != nil && r.Reason == "TCP_ABORT_ON_CLOSE" && s.Socket != nil && !s.Socket.Aborts
+}
+
 func findResetByApp(c *evidence.Case, e *evidence.Event) *Verdict {
+	if s := ended(c); s != nil && unreadData(c, s) {
+		return nil
+	}
 	if v := endedByApp(c, e, "reset", "CLOSE"); v != nil {
 		return v
 	}
@@ -86,6 +113,9 @@ func resetByListener(c *evidence.Case, e *evidence.Event) *Verdict {
 }
 
 func findClosedByApp(c *evidence.Case, e *evidence.Event) *Verdict {
+	if s := ended(c); s != nil && unreadData(c, s) {
+		return endedByApp(c, e, "closed", "CLOSE")
+	}
 	return endedByApp(c, e, "closed", "FIN_WAIT1", "LAST_ACK")
 }
 
@@ -113,6 +143,9 @@ func endedByApp(c *evidence.Case, e *evidence.Event, what string, states ...stri
 	for i := range c.Events {
 		if r := &c.Events[i]; r.Kind == evidence.ResetSent && r.Netns == s.Netns {
 			v.Proof = append(v.Proof, fmt.Sprintf("its stack sent a RST (%s) %s", r.Reason, since(c, r)))
+			if unreadData(c, s) {
+				v.Proof = append(v.Proof, "that is the kernel's answer where a process closes a connection with data it has not read")
+			}
 			break
 		}
 	}
