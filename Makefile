@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build generate check-generated demo test pure lint fuzz install clean vagrant need-go need-tools need-clang
+.PHONY: help build generate check-generated demo test pure lint fuzz install clean vagrant need-go need-tools need-oracle need-clang
 
 # Go is often not in the PATH that sudo or su gives to root.
 GO ?= $(or $(shell command -v go),$(firstword $(wildcard /usr/local/go/bin/go /usr/lib/go/bin/go /snap/bin/go \
@@ -44,7 +44,7 @@ demo: need-tools build ## build a lab of namespaces, break it with iptables, and
 	@# 1 is the exit code of a cause that was found.
 	$(ROOT) ./pathtrace demo $(FAULT) || [ $$? = 1 ]
 
-test: need-tools lint ## install what is missing, run every test that this kernel allows (as root, or through sudo)
+test: need-tools need-oracle lint ## install what is missing, run every test that this kernel allows (as root, or through sudo)
 	$(if $(ROOT),$(GO) test ./...)
 	$(ROOT) $(GO) test -count=1 -timeout 25m ./...
 
@@ -84,6 +84,10 @@ need-go:
 
 need-tools:
 	$(call apt,nft:nftables iptables:iptables ip:iproute2 sysctl:procps /etc/ssl/certs/ca-certificates.crt:ca-certificates)
+
+# The real libwrap, which our reading of hosts.allow and hosts.deny is held against.
+need-oracle:
+	$(call apt,gcc:gcc /usr/include/stdlib.h:libc6-dev /usr/include/tcpd.h:libwrap0-dev)
 
 need-clang:
 	$(call apt,clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/include/linux/bpf.h:linux-libc-dev git:git)

@@ -167,3 +167,25 @@ func FuzzEvent(f *testing.F) {
 		_ = newNFHook(&s)
 	})
 }
+
+// A chain that a jump led to is in the hook of its base chain, also after the
+// return to that; a base chain that is not known, as those of nat, is in none.
+func TestTraceHooks(t *testing.T) {
+	r := ruleTrace{places: map[uint32]place{}, hooks: map[[3]string]string{{"inet", "fw", "in"}: evidence.Input, {"ip", "raw", "pre"}: evidence.Prerouting}}
+	for i, c := range []struct {
+		step evidence.RuleStep
+		want string
+	}{
+		{evidence.RuleStep{Family: "ip", Table: "raw", Chain: "pre", Verdict: "accept"}, evidence.Prerouting},
+		{evidence.RuleStep{Family: "ip", Table: "nat", Chain: "dnat", Verdict: "jump", Target: "web"}, ""},
+		{evidence.RuleStep{Family: "ip", Table: "nat", Chain: "web", Verdict: "accept"}, ""},
+		{evidence.RuleStep{Family: "inet", Table: "fw", Chain: "in", Verdict: "jump", Target: "a"}, evidence.Input},
+		{evidence.RuleStep{Family: "inet", Table: "fw", Chain: "a", Verdict: "goto", Target: "b"}, evidence.Input},
+		{evidence.RuleStep{Family: "inet", Table: "fw", Chain: "b", Verdict: "return"}, evidence.Input},
+		{evidence.RuleStep{Family: "inet", Table: "fw", Chain: "in", Verdict: "drop", Policy: true}, evidence.Input},
+	} {
+		if got := r.hookOf(1, c.step); got != c.want {
+			t.Errorf("step %d: %q, want %q", i, got, c.want)
+		}
+	}
+}

@@ -39,6 +39,7 @@ type ruleTrace struct {
 	hooks  map[[3]string]string // family, table, base chain -> hook
 	walks  map[uint32]walk      // by the kernel's trace id
 	copies map[copyKey]uint32   // number of each copy of a packet that was traced
+	places map[uint32]place     // by the kernel\'s trace id
 }
 
 // TraceRules has nftables (iptables-nft included) report every rule that the
@@ -50,7 +51,7 @@ func (t *Tracer) TraceRules(inode uint32, key Key) error {
 	if err != nil {
 		return err
 	}
-	r := &ruleTrace{inode: inode, table: fmt.Sprintf("pathtrace-%d", os.Getpid()), key: key, hooks: map[[3]string]string{}, walks: map[uint32]walk{}, copies: map[copyKey]uint32{}, empty: make(chan struct{})}
+	r := &ruleTrace{inode: inode, table: fmt.Sprintf("pathtrace-%d", os.Getpid()), key: key, hooks: map[[3]string]string{}, walks: map[uint32]walk{}, copies: map[copyKey]uint32{}, places: map[uint32]place{}, empty: make(chan struct{})}
 	var devices, families []string
 	seen := map[string]bool{}
 	if !slices.ContainsFunc(hooks, mayHaveRules) {

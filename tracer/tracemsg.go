@@ -127,6 +127,31 @@ type walk struct {
 	number    uint32 // of the copy of the packet
 }
 
+// place is the hook that a walk is in, and the chain that the last jump led to.
+type place struct {
+	hook  string
+	inner map[[3]string]bool // chains that jumps led to from the base chain of the hook
+}
+
+// hookOf tells the hook of a step: that of its base chain, which chains that
+// jumps lead to inherit. Base chains of type nat are not registered with the
+// hook themselves and stay without.
+func (r *ruleTrace) hookOf(id uint32, s evidence.RuleStep) string {
+	key := [3]string{s.Family, s.Table, s.Chain}
+	p, ok := r.places[id]
+	if hook := r.hooks[key]; hook != "" {
+		p = place{hook, map[[3]string]bool{}}
+	} else if !ok || !p.inner[key] {
+		p = place{"", map[[3]string]bool{}}
+	}
+	if s.Target != "" {
+		p.inner[[3]string{s.Family, s.Table, s.Target}] = true
+	}
+	p.inner[key] = true
+	r.places[id] = p
+	return p.hook
+}
+
 // copyKey tells copies of packets apart. The kernel's trace id is a hash of the
 // buffer's address: another segment in the same buffer has it too, and one copy
 // on the loopback device has two.
@@ -303,6 +328,6 @@ func (t *Tracer) takeTrace(r *ruleTrace, payload []byte) {
 	s.TraceID = w.number
 	t.take(Record{Event: evidence.Event{
 		Kind: evidence.RuleVerdict, Netns: t.dec.netns(r.inode), Direction: w.direction, Rule: &s,
-		Hook: r.hooks[[3]string{s.Family, s.Table, s.Chain}],
+		Hook: r.hookOf(m.id, s),
 	}})
 }

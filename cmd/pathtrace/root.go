@@ -52,6 +52,7 @@ func (a *app) subcommands() []*cobra.Command {
 	return []*cobra.Command{
 		newJudgeCmd(a),
 		newDoctorCmd(a),
+		newLibwrapCmd(a),
 		newDemoCmd(func(ctx context.Context, args []string) int {
 			return run(ctx, args, a.stdin, a.stdout, a.stderr)
 		}, func(code int) { a.code = code }),

@@ -14,7 +14,7 @@ type Verdict string
 const (
 	Granted   Verdict = "granted"
 	Denied    Verdict = "denied"
-	Delegated Verdict = "delegated" // a twist option answers in place of the server
+	Delegated Verdict = "delegated" // a twist option answers in place of the server; one that asks libwrap a second time in one process denies
 	Unknown   Verdict = "unknown"   // what could not be evaluated may decide: see Decision.Reasons
 )
 

@@ -12,10 +12,11 @@ import (
 // this daemon, to be reached before all others; empty when the request does
 // not name both.
 func AllowLine(r Request) string {
-	if r.Daemon == "" || !r.Client.IsValid() {
+	name := clip(r.Daemon)
+	if name == "" || !r.Client.IsValid() {
 		return ""
 	}
-	return daemonPattern(clip(r.Daemon)) + " : " + clientLiteral(r.Client)
+	return daemonPattern(name) + " : " + clientLiteral(r.Client)
 }
 
 // daemonPattern matches the daemon and, where the grammar cannot say its name,

@@ -43,13 +43,14 @@ type matcher struct {
 	noServer       bool
 	client, server endpoint
 	open           func(string) ([]byte, error)
+	files          map[string]file
 	nested         int
 	doubts         []string // why matches are maybe
 }
 
 func newMatcher(open func(string) ([]byte, error), r Request) *matcher {
 	return &matcher{daemon: clip(r.Daemon), user: clip(r.User), port: r.ServerPort, noServer: r.NoServer,
-		client: r.client(), server: r.server(), open: open}
+		client: r.client(), server: r.server(), open: open, files: map[string]file{}}
 }
 
 // doubt remembers why a match cannot be decided.
@@ -218,11 +219,20 @@ func (m *matcher) read(path string) ([]byte, error) {
 	if m.open == nil {
 		return nil, errors.New("no files are given")
 	}
-	data, err := m.open(path)
-	if errors.Is(err, syscall.EISDIR) { // it opens, and nothing can be read from it
-		return nil, nil
+	f, ok := m.files[path]
+	if !ok {
+		if f.data, f.err = m.open(path); errors.Is(f.err, syscall.EISDIR) {
+			f = file{} // it opens, and nothing can be read from it
+		}
+		m.files[path] = f
 	}
-	return data, err
+	return f.data, f.err
+}
+
+// file is one that has been read.
+type file struct {
+	data []byte
+	err  error
 }
 
 // cause takes the path out of an error that names it.

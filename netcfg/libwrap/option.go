@@ -118,11 +118,9 @@ func (o option) badValue() string {
 	case o.is("severity"):
 		return badSeverity(o.value)
 	case o.is("setenv"):
-		name := o.value
-		if i := strings.IndexAny(name, " \t\r\n"); i >= 0 {
-			name = name[:i]
-		}
-		if strings.Contains(name, "=") {
+		value, _ := o.expand()
+		name := value[:strings.IndexAny(value+" ", " \t\r\n")]
+		if name == "" || strings.Contains(name, "=") {
 			return "memory allocation failure" // so it says, when setenv(3) refuses the name
 		}
 	}
@@ -157,15 +155,24 @@ func (o option) badExpansions() []string {
 	if keywords[strings.Map(upperRune, o.key)]&expands == 0 {
 		return nil
 	}
-	var out []string
-	for i := 0; i+1 < len(o.value); i++ {
-		if o.value[i] != '%' {
+	_, bad := o.expand()
+	return bad
+}
+
+// expand puts an x for every %letter, and nothing for those that libwrap does not know.
+func (o option) expand() (value string, bad []string) {
+	var b strings.Builder
+	for i := 0; i < len(o.value); i++ {
+		switch {
+		case o.value[i] != '%' || i+1 == len(o.value):
+			b.WriteByte(o.value[i])
 			continue
+		case strings.Contains("aAcdhHnNprRsu%", o.value[i+1:i+2]):
+			b.WriteByte('x')
+		default:
+			bad = append(bad, fmt.Sprintf("unrecognized %%%c", o.value[i+1]))
 		}
 		i++
-		if !strings.Contains("aAcdhHnNprRsu%", o.value[i:i+1]) {
-			out = append(out, fmt.Sprintf("unrecognized %%%c", o.value[i]))
-		}
 	}
-	return out
+	return strings.Trim(b.String(), space), bad
 }

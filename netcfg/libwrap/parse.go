@@ -3,6 +3,7 @@
 package libwrap
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 )
@@ -81,8 +82,8 @@ func (p *parser) unfinished() {
 	switch {
 	case len(p.line.text) >= lineRoom-1:
 		p.warn("the line is longer than %d bytes, those that continue it included: %s", lineRoom-2, p.giveUp())
-	case p.line.joined:
-		p.warn("the last line ends in a backslash or without a newline: %s", p.giveUp())
+	case bytes.HasSuffix(p.Data, []byte("\n")):
+		p.warn("the last line ends in a backslash, and nothing follows: %s", p.giveUp())
 	default:
 		p.warn("the last line has no newline at its end: %s", p.giveUp())
 	}
@@ -106,7 +107,7 @@ func (p *parser) physical(s *lines) {
 func (p *parser) noColon() {
 	s := strings.TrimLeft(p.line.text, space)
 	switch {
-	case s[0] == '#':
+	case strings.HasPrefix(s, "#"):
 		p.warn("a comment must begin in the first column: libwrap complains and skips the line")
 	case strings.ContainsAny(s, "[]") && strings.Contains(s, ":"):
 		p.warn("square brackets do not pair: no colon is found, and the line is skipped")
