@@ -65,6 +65,9 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 	defer p.Close()
 	key := tracer.Key{Protocol: r.number(), ISN: p.ISN(), Port: p.Local().Port(), Target: r.target}
 	unseen, err := r.arm(t, s, key)
+	if err == nil {
+		err = r.followTuple(t, s)
+	}
 	if err != nil {
 		return evidence.Case{}, verdict.Verdict{}, cannotTrace(err)
 	}
@@ -92,6 +95,23 @@ func (r request) number() uint8 {
 		return unix.IPPROTO_ICMP
 	}
 	return unix.IPPROTO_TCP
+}
+
+// followTuple has a TCP probe from a port that was asked for known by its
+// addresses too: where that port is in TIME_WAIT the kernel continues the old
+// sequence numbers instead of ours (tcp_twsk_unique).
+func (r request) followTuple(t *tracer.Tracer, s *spaces) error {
+	if r.protocol != "tcp" || r.source.Port() == 0 {
+		return nil
+	}
+	from := r.source.Addr()
+	if !from.IsValid() {
+		from, _ = netip.ParseAddr(s.start.Lookup(netcfg.RouteQuery{Dest: r.target.Addr(), Mark: r.mark}).PrefSrc)
+	}
+	if !from.IsValid() {
+		return nil // no route: no packet either
+	}
+	return t.Follow(r.number(), netip.AddrPortFrom(from, r.source.Port()), r.target)
 }
 
 func (r request) openProbe(s *spaces, t *tracer.Tracer) (probe.Sender, error) {
