@@ -50,6 +50,8 @@ type Record struct {
 type Options struct {
 	// NetnsName names a namespace by inode number; "" when it is unknown.
 	NetnsName func(inode uint32) string
+	// Ring is the size of the ring buffer in bytes, a power of two and a multiple of the page size; 0: 1 MiB.
+	Ring uint32
 	// Take is given what is seen, as it comes, from goroutines of the tracer. It must not block.
 	Take func(Record)
 }
@@ -94,6 +96,9 @@ func Open(o Options) (*Tracer, error) {
 	missing, err := fit(spec, kernel)
 	if err != nil {
 		return nil, err
+	}
+	if o.Ring != 0 {
+		spec.Maps["events"].MaxEntries = o.Ring
 	}
 	t := &Tracer{take: o.Take, flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
 	for _, m := range missing {

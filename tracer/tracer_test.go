@@ -194,3 +194,40 @@ func TestInitialNamespaceIsFound(t *testing.T) {
 		}
 	})
 }
+
+// Events that find no room are counted, and nobody waits for them.
+func TestFullRing(t *testing.T) {
+	inNetns(t, func(inode uint32) {
+		full := make(chan struct{})
+		tr, err := tracer.Open(tracer.Options{
+			NetnsName: func(uint32) string { return "here" }, Ring: uint32(os.Getpagesize()), Take: func(tracer.Record) { <-full },
+		})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer tr.Close()
+		for range 3 { // one refused connection is about ten events, and eight fill the page
+			to := netip.MustParseAddrPort("127.0.0.1:7")
+			p, err := probe.Open(probe.Config{Protocol: "tcp", Target: to, Timeout: 2 * time.Second})
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			if err := tr.Watch(tracer.Key{Protocol: unix.IPPROTO_TCP, ISN: p.ISN(), Target: to}); err != nil {
+				t.Error(err)
+			}
+			if got := p.Run(context.Background()); got.Outcome != evidence.Refused {
+				t.Errorf("outcome %s, want %s", got.Outcome, evidence.Refused)
+			}
+			p.Close()
+		}
+		if tr.Lost() == 0 {
+			t.Error("no event was lost")
+		}
+		close(full)
+		if err := tr.Flush(); err != nil {
+			t.Error(err)
+		}
+	})
+}
