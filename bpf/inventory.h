@@ -35,34 +35,27 @@ struct inv {
 	__u8 hook;
 };
 
-static long inv_hook(__u32 i, struct inv *v)
+/*
+ * Writes one registered function down. A function of its own, of plain numbers,
+ * so that it is verified once. where: netns << 32 | pf << 8 | hook.
+ */
+__noinline int inv_record(__u64 function, __u64 priv, __u64 ops, __u64 dev, __u64 where)
 {
-	const int size = sizeof(struct nf_hook_entry);
-	void *base = (void *)v->entries + bpf_core_field_offset(struct nf_hook_entries, hooks);
-	struct nf_hook_entry he = {};
-	struct nf_hook_ops *ops = 0;
-	struct event *e;
-	__u64 arg;
+	struct event *e = event_bare(KIND_NF_HOOK, 0);
 
-	if (i >= v->num)
-		return 1;
-	bpf_probe_read_kernel(&he, sizeof(he), base + i * size);
-	bpf_probe_read_kernel(&ops, sizeof(ops), base + v->num * size + i * 8); /* nf_hook_entries_get_hook_ops() */
-	e = event_open(KIND_NF_HOOK, 0);
 	if (!e)
 		return 1;
-	e->netns = v->inum;
-	e->pf = v->pf;
-	e->hook = v->hook;
-	e->function = (__u64)he.hook;
-	e->skb = (__u64)he.priv;
-	e->err = ops ? BPF_CORE_READ(ops, priority) : 0;
-	event_device(e, v->dev);
-	arg = (__u64)he.hook;
-	BPF_SNPRINTF(e->text.function, sizeof(e->text.function), "%ps", arg);
+	e->netns = where >> 32;
+	e->pf = where >> 8;
+	e->hook = where;
+	e->function = function;
+	e->skb = priv;
+	e->err = ops ? BPF_CORE_READ((struct nf_hook_ops *)ops, priority) : 0;
+	event_device(e, (struct net_device *)dev);
+	BPF_SNPRINTF(e->text.function, sizeof(e->text.function), "%ps", function);
 	/* types of modules that are not loaded: such hooks cannot be there */
 	if (bpf_core_type_exists(struct nft_chain) && begins(e->text.function, "nft_do_chain")) {
-		struct nft_chain *chain = he.priv;
+		struct nft_chain *chain = (void *)priv;
 		struct nft_table *table = BPF_CORE_READ(chain, table);
 
 		bpf_probe_read_kernel_str(e->text.chain, sizeof(e->text.chain), BPF_CORE_READ(chain, name));
@@ -71,12 +64,26 @@ static long inv_hook(__u32 i, struct inv *v)
 	} else if (bpf_core_type_exists(struct xt_table) &&
 		   (begins(e->text.function, "ipt_do_table") || begins(e->text.function, "ip6t_do_table") ||
 		    begins(e->text.function, "iptable_mangle_hook") || begins(e->text.function, "ip6table_mangle_hook"))) {
-		struct xt_table *table = he.priv;
+		struct xt_table *table = (void *)priv;
 
 		bpf_probe_read_kernel_str(e->text.table, sizeof(e->text.table), &table->name);
 	}
 	bpf_ringbuf_submit(e, 0);
 	return 0;
+}
+
+static long inv_hook(__u32 i, struct inv *v)
+{
+	const int size = sizeof(struct nf_hook_entry);
+	void *base = (void *)v->entries + bpf_core_field_offset(struct nf_hook_entries, hooks);
+	struct nf_hook_entry he = {};
+	__u64 ops = 0;
+
+	if (i >= v->num)
+		return 1;
+	bpf_probe_read_kernel(&he, sizeof(he), base + i * size);
+	bpf_probe_read_kernel(&ops, sizeof(ops), base + v->num * size + i * 8); /* nf_hook_entries_get_hook_ops() */
+	return inv_record((__u64)he.hook, (__u64)he.priv, ops, (__u64)v->dev, (__u64)v->inum << 32 | v->pf << 8 | v->hook) != 0;
 }
 
 static __always_inline void inv_entries(struct inv *v, struct nf_hook_entries *entries, __u8 pf, __u8 hook)
