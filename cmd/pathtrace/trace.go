@@ -50,7 +50,7 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 	defer s.close()
 	clock.lap("namespaces")
 
-	w := newWatch(s)
+	w := newWatch(s, r.wait || r.expect != nil)
 	t, err := tracer.Open(tracer.Options{NetnsName: s.name, Take: w.take})
 	if err != nil {
 		return evidence.Case{}, verdict.Verdict{}, cannotTrace(err)

@@ -23,6 +23,7 @@ type watch struct {
 	base   evidence.Case
 	tracer *tracer.Tracer
 	spaces *spaces
+	awaits bool // an answer, a close or a reset: that a process has accepted is not the end
 	probe  probe.Sender
 	gather *gatherer
 
@@ -31,7 +32,9 @@ type watch struct {
 	news    chan struct{} // something was seen that may decide
 }
 
-func newWatch(s *spaces) *watch { return &watch{spaces: s, news: make(chan struct{}, 1)} }
+func newWatch(s *spaces, awaits bool) *watch {
+	return &watch{spaces: s, awaits: awaits, news: make(chan struct{}, 1)}
+}
 
 // follow runs the probe and returns the case and its verdict.
 func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p probe.Sender) (evidence.Case, verdict.Verdict, error) {
@@ -97,7 +100,7 @@ func (w *watch) explained() error {
 		return nil
 	}
 	if conn, ok := w.established(); ok {
-		if w.accepted(conn) {
+		if w.accepted(conn) && !w.awaits {
 			return probe.ErrAccepted
 		}
 		return nil
