@@ -235,6 +235,27 @@ func (t *Tracer) slot(h nfHook) (slot uint32, why string, err error) {
 	return slot, "", nil
 }
 
+// TableChanged reports whether the table that c was counted in has been
+// replaced since it was armed: what is read of it now is then another table. It
+// reports true also when that cannot be told.
+func (t *Tracer) TableChanged(c *Counters) bool {
+	var before, after bpf.TracepointXtSlot
+	slots := t.coll.Maps["xt_slots"]
+	if slots.Lookup(c.slot, &before) != nil {
+		return true
+	}
+	// looking the table up again notes where it is now
+	n, err := t.coll.Programs[progArmTable].Run(&ebpf.RunOptions{Context: []uint64{before.Table, uint64(c.slot), uint64(c.Family)}})
+	if err != nil || n != before.Blocks || slots.Lookup(c.slot, &after) != nil {
+		return true
+	}
+	if before.Private == after.Private {
+		return false
+	}
+	_ = slots.Put(c.slot, before) // so that it stays changed, however often it is asked
+	return true
+}
+
 const xtBlockSize = 8 + 4096 // struct xt_block
 
 // Flags of a counters event, bpf/event.h.
@@ -253,6 +274,7 @@ func (t *Tracer) counters(s *sample) *Counters {
 			Netns: t.dec.netns(s.Netns), Hook: hookName(s.Pf, s.TracepointEvent.Hook), SKB: fmt.Sprintf("%x", s.Skb),
 		},
 		Moved: s.moved(),
+		slot:  s.Table,
 	}
 	t.mu.Lock()
 	if int(s.Table) < len(t.slots) {

@@ -38,6 +38,8 @@ type Counters struct {
 	Table   string
 	Moved   map[int]uint64 // by index of the entry in the table's blob
 	Trouble string         // why the counters cannot be trusted; empty when they can
+
+	slot uint32
 }
 
 // Record is one thing that was seen: an event, or counters to be replayed into rules.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/netip"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"sync"
@@ -228,6 +229,63 @@ func TestFullRing(t *testing.T) {
 		close(full)
 		if err := tr.Flush(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A legacy table that is replaced after the packet was counted is noticed: its rules then say nothing about the packet.
+func TestLegacyTableChanged(t *testing.T) {
+	if _, err := exec.LookPath("iptables-legacy"); err != nil {
+		t.Skip("needs iptables-legacy")
+	}
+	inNetns(t, func(inode uint32) {
+		rule := func() {
+			if out, err := exec.Command("iptables-legacy", "-w", "-A", "INPUT", "-p", "tcp", "--dport", "7", "-j", "DROP").CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		}
+		rule()
+		counted := make(chan *tracer.Counters, 100)
+		tr, err := tracer.Open(tracer.Options{NetnsName: func(uint32) string { return "here" }, Take: func(r tracer.Record) {
+			if r.Counters != nil {
+				counted <- r.Counters
+			}
+		}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer tr.Close()
+		to := netip.MustParseAddrPort("127.0.0.1:7")
+		p, err := probe.Open(probe.Config{Protocol: "tcp", Target: to, Timeout: 50 * time.Millisecond})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer p.Close()
+		if err := tr.Watch(tracer.Key{Protocol: unix.IPPROTO_TCP, ISN: p.ISN(), Target: to}); err != nil {
+			t.Error(err)
+		}
+		if _, err := tr.Observe(inode, 4); err != nil {
+			t.Error(err)
+		}
+		p.Run(context.Background())
+		if err := tr.Flush(); err != nil {
+			t.Error(err)
+		}
+		if len(counted) == 0 {
+			t.Error("no counters")
+			return
+		}
+		c := <-counted
+		if tr.TableChanged(c) {
+			t.Error("changed, though nobody touched it")
+		}
+		rule()
+		for range 2 {
+			if !tr.TableChanged(c) {
+				t.Error("not noticed")
+			}
 		}
 	})
 }

@@ -20,6 +20,8 @@ type gatherer struct {
 	tables map[tableKey]*netcfg.LegacyTable
 	conns  map[string][]evidence.Socket // our connection, as the server's namespace has it
 	chains map[chainKey]evidence.Chain
+	// counted are the legacy counters that were replayed, by namespace
+	counted map[string][]*tracer.Counters
 }
 
 type tableKey struct {
@@ -33,7 +35,7 @@ type chainKey struct{ netns, backend, family, table, chain string }
 func newGatherer(s *spaces, t *tracer.Tracer) *gatherer {
 	return &gatherer{
 		spaces: s, tracer: t, tables: map[tableKey]*netcfg.LegacyTable{},
-		conns: map[string][]evidence.Socket{}, chains: map[chainKey]evidence.Chain{},
+		conns: map[string][]evidence.Socket{}, chains: map[chainKey]evidence.Chain{}, counted: map[string][]*tracer.Counters{},
 	}
 }
 
@@ -43,6 +45,7 @@ func (g *gatherer) addConnection(netns string, s evidence.Socket) {
 
 // events turns records into events; counters are replayed into the rules they belong to.
 func (g *gatherer) events(records []tracer.Record) (events []evidence.Event, unseen []string) {
+	clear(g.counted)
 	events = []evidence.Event{}
 	for _, r := range records {
 		if r.Counters == nil {
@@ -108,6 +111,10 @@ func (g *gatherer) replay(c *tracer.Counters) ([]evidence.RuleStep, error) {
 		}
 		g.tables[key] = t
 	}
+	g.counted[key.netns] = append(g.counted[key.netns], c)
+	if g.tracer.TableChanged(c) {
+		return nil, fmt.Errorf("the table was replaced before it was read")
+	}
 	return t.Replay(c.Event.Hook, func(i int) uint64 { return c.Moved[i] })
 }
 
@@ -155,6 +162,7 @@ func (g *gatherer) namespace(name string, c *evidence.Case) evidence.Namespace {
 		now, err := n.NFTGeneration()
 		s.Generation, s.Changed = now, err != nil || now != armed
 	}
+	s.Changed = s.Changed || slices.ContainsFunc(g.counted[name], g.tracer.TableChanged)
 	if before := g.spaces.counters[name]; before != nil {
 		if after, err := n.Counters(); err == nil {
 			s.Counters = netcfg.CounterDelta(before, after)
