@@ -151,6 +151,24 @@ static __always_inline struct current_skb *current_skb(void)
 	return bpf_map_lookup_elem(&current_skbs, &zero);
 }
 
+/* whether another buffer holds the same headers; a sender's own, kept for sending again, does not count */
+static __always_inline int has_copy(struct sk_buff *skb)
+{
+	struct skb_shared_info *info = (void *)BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, end);
+	__u32 refs = BPF_CORE_READ(info, dataref.counter); /* all in the low half, those of the payload only in the high half */
+
+	return (refs & 0xffff) - (refs >> 16) > 1;
+}
+
+#define PACKET_OTHERHOST 3
+
+/* bridges and the like take frames by rx_handler, VLAN devices have link addresses of their own */
+static __always_inline int for_other_host(struct sk_buff *skb)
+{
+	return BPF_CORE_READ_BITFIELD_PROBED(skb, pkt_type) == PACKET_OTHERHOST && !BPF_CORE_READ(skb, dev, rx_handler) &&
+	       !BPF_CORE_READ(skb, vlan_proto);
+}
+
 /* a packet of ours: its buffer, device and namespace, remembered for when the device is gone */
 static __always_inline struct event *event_skb(__u8 kind, __u8 direction, struct sk_buff *skb, const struct packet *p)
 {

@@ -46,6 +46,8 @@ enum {
 	EV_FRAGMENT = 4,  /* not a first fragment: no ports */
 	EV_PACKET = 8,	  /* saddr … seq hold */
 	EV_ABORTS = 16,	  /* SO_LINGER with no time: close() resets */
+	EV_COPY = 32,	  /* another buffer still has the same packet: it was flooded, mirrored or captured */
+	EV_OTHERHOST = 64, /* its link address is not the device's, and no bridge or other upper device takes such frames */
 };
 
 struct event {

@@ -47,6 +47,7 @@ typedef struct {
 } possible_net_t;
 
 struct net_device {
+	void *rx_handler;
 	char name[16];
 	int ifindex;
 	possible_net_t nd_net;
@@ -91,7 +92,18 @@ struct sk_buff {
 	__u32 mark;
 	__be16 protocol;
 	__u16 network_header;
+	__u8 pkt_type : 3;
+	__be16 vlan_proto;
 	unsigned char *head;
+	unsigned int end; /* offset from head, where pointers have 64 bits */
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct skb_shared_info {
+	atomic_t dataref;
 };
 
 struct nsproxy {

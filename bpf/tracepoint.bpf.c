@@ -99,6 +99,10 @@ int kfree_skb(__u64 *ctx)
 			e->reason = ctx[2];
 		if (kfree_has_sock)
 			sk = (void *)ctx[3];
+		if (has_copy(skb))
+			e->flags |= EV_COPY;
+		if (for_other_host(skb))
+			e->flags |= EV_OTHERHOST;
 		event_sock(e, sk ? sk : BPF_CORE_READ(skb, sk));
 		if (!e->netns)
 			e->netns = sock_netns(sk);

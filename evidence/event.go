@@ -63,8 +63,10 @@ type Event struct {
 	Socket    *EventSocket `json:"socket,omitempty"` // the socket the kernel had found for the packet
 	PID       int          `json:"pid,omitempty"`    // the task on the CPU: the actor only in process context
 	Comm      string       `json:"comm,omitempty"`
-	InTask    bool         `json:"in_task,omitempty"` // the event happened in process context, so PID is its author
-	SKB       string       `json:"skb,omitempty"`     // kernel address of the packet buffer: tells copies apart, nothing else
+	InTask    bool         `json:"in_task,omitempty"`    // the event happened in process context, so PID is its author
+	Copy      bool         `json:"copy,omitempty"`       // Drop: another buffer still had the same packet; it was flooded, mirrored or captured
+	OtherHost bool         `json:"other_host,omitempty"` // Drop: the frame was for another link address, and the device takes no such frames
+	SKB       string       `json:"skb,omitempty"`        // kernel address of the packet buffer: tells copies apart, nothing else
 }
 
 // Packet is what the headers said when the event happened.

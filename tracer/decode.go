@@ -43,11 +43,13 @@ const protoARP = 254
 
 // Flags of struct event.
 const (
-	evSocket   = 1
-	evFilter   = 2
-	evFragment = 4
-	evPacket   = 8
-	evAborts   = 16
+	evSocket    = 1
+	evFilter    = 2
+	evFragment  = 4
+	evPacket    = 8
+	evAborts    = 16
+	evCopy      = 32
+	evOtherHost = 64
 )
 
 const (
@@ -145,6 +147,7 @@ func (d *decoder) details(s *sample, e *evidence.Event) error {
 	case kindDrop, kindICMPSent:
 		if s.Kind == kindDrop {
 			e.Reason = d.drops.name(s.Reason)
+			e.Copy, e.OtherHost = s.Flags&evCopy != 0, s.Flags&evOtherHost != 0
 		} else {
 			e.ICMP = &evidence.ICMP{Type: int(s.IcmpType), Code: int(s.IcmpCode)}
 		}

@@ -103,17 +103,19 @@ func TestTraceCopies(t *testing.T) {
 		th[13] = flags
 		return traceMessage{network: ip, transport: th}
 	}
+	translated := packet(500, 1000, 2)
+	binary.BigEndian.PutUint16(translated.transport[2:], 8081) // another port by DNAT
 	r := ruleTrace{key: Key{Protocol: unix.IPPROTO_TCP, ISN: 1000}, walks: map[uint32]walk{}, copies: map[copyKey]uint32{}}
 	var got []uint32
 	for _, x := range []struct {
 		id uint32
 		m  traceMessage
-	}{{7, packet(500, 1000, 2)}, {7, packet(501, 1001, 0x18)}, {8, packet(501, 1001, 0x18)}, {9, packet(502, 1000, 2)}, {10, packet(0, 1000, 2)}, {11, packet(0, 1000, 2)}} {
+	}{{7, packet(500, 1000, 2)}, {7, packet(501, 1001, 0x18)}, {8, packet(501, 1001, 0x18)}, {9, packet(502, 1000, 2)}, {10, packet(0, 1000, 2)}, {11, packet(0, 1000, 2)}, {7, translated}} {
 		x.m.id = x.id
 		w, _ := r.follow(&x.m)
 		got = append(got, w.number)
 	}
-	if d := cmp.Diff([]uint32{1, 2, 2, 3, 4, 5}, got); d != "" {
+	if d := cmp.Diff([]uint32{1, 2, 2, 3, 4, 5, 1}, got); d != "" {
 		t.Error(d)
 	}
 }

@@ -157,9 +157,23 @@ func (r *ruleTrace) hookOf(id uint32, s evidence.RuleStep) string {
 // on the loopback device has two.
 type copyKey struct {
 	direction string
-	transport [14]byte // ports, sequence numbers, flags
+	segment   [10]byte // what a translation leaves as it is, see [segment]
 	ipID      uint16
 	id        uint32 // where there is no ipID
+}
+
+// segment is the part of a transport header that tells one packet of a flow
+// from the next and that no translation of addresses changes.
+func segment(protocol uint8, th []byte) (s [10]byte) {
+	switch protocol {
+	case unix.IPPROTO_TCP:
+		copy(s[:], th[seqOffset:]) // sequence numbers and flags
+	case unix.IPPROTO_UDP:
+		copy(s[:2], th[4:]) // length
+	default:
+		copy(s[:2], th[6:]) // sequence number of an echo
+	}
+	return s
 }
 
 // follow finds the walk that a message belongs to; false when its packet is not
@@ -177,8 +191,7 @@ func (r *ruleTrace) follow(m *traceMessage) (walk, bool) {
 		delete(r.walks, m.id) // the number was another packet's before
 		return walk{}, false
 	}
-	k := copyKey{direction: d}
-	copy(k.transport[:], m.transport)
+	k := copyKey{direction: d, segment: segment(r.key.Protocol, m.transport)}
 	if m.network[0]>>4 == 4 {
 		k.ipID = binary.BigEndian.Uint16(m.network[4:])
 	}

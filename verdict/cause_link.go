@@ -30,8 +30,8 @@ var linkCauses = []Cause{
 		Needs: "drop BRIDGE_INGRESS_STP_STATE, of our packet or of the ARP request for its next hop", Reasons: []string{"BRIDGE_INGRESS_STP_STATE"}, Find: findBridgePort,
 	},
 	{
-		ID: "wrong-destination-mac", Means: "the frame was not for this host",
-		Needs: "drop OTHERHOST, and no other copy that went on", Reasons: []string{"OTHERHOST"}, Find: findOtherHost,
+		ID: otherHost, Means: "the frame was not for this host",
+		Needs: "drop OTHERHOST, or any drop of a frame with another host's link address at a device that takes no such frames, and no other copy that went on", Reasons: []string{"OTHERHOST"}, Find: findOtherHost,
 	},
 	{
 		ID: "neighbor-unresolved", Means: "ARP or ND got no answer",
@@ -117,12 +117,14 @@ func findBridgePort(c *evidence.Case, e *evidence.Event) *Verdict {
 	return nil
 }
 
+const otherHost = "wrong-destination-mac"
+
 func findOtherHost(c *evidence.Case, e *evidence.Event) *Verdict {
-	if !isDrop(e, "OTHERHOST") || e.Netns == "" {
+	if e == nil || !isStray(e) || e.Netns == "" {
 		return nil
 	}
 	v := start(c, e, Observed)
-	v.Transient = true // the copy for the right host may still be on its way
+	v.Transient, v.Copied = true, true
 	v.Proof = append(v.Proof, "no copy of it was taken by another host that we watch")
 	v.Summary = fmt.Sprintf("%s: the frame that reached %s of %s bears another host's link address", target(c), e.Device, name(e.Netns))
 	if n := space(c, e); n != nil {

@@ -30,6 +30,9 @@ var Causes = slices.Concat(
 // ask returns the first cause that is proven by the fate e, or by the case as a whole when e is nil.
 func ask(c *evidence.Case, e *evidence.Event) *Verdict {
 	for _, cause := range Causes {
+		if e != nil && isStray(e) && cause.ID != otherHost {
+			continue // whatever freed such a frame, nobody here would have taken it
+		}
 		if v := cause.Find(c, e); v != nil {
 			v.Cause = cause.ID
 			return v

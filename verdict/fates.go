@@ -33,14 +33,7 @@ func fates(c *evidence.Case) []*evidence.Event {
 			out = append(out, e)
 		}
 	}
-	// A flooded frame is refused by every host it was not for: that says nothing while another copy went on.
-	if len(out) > 1 || delivered(c) {
-		rest := slices.DeleteFunc(slices.Clone(out), func(e *evidence.Event) bool { return e.Reason == "OTHERHOST" })
-		if len(rest) > 0 || delivered(c) {
-			return rest
-		}
-	}
-	return out
+	return withoutCopies(c, out)
 }
 
 func isFate(c *evidence.Case, e *evidence.Event) bool {
@@ -182,29 +175,38 @@ func delivered(c *evidence.Case) bool {
 	return false
 }
 
-// leftAfter reports whether, after the fate e, another copy left this host.
+// leftAfter reports whether, after the fate e, another copy left this host, or
+// before it one of the same sending.
 func leftAfter(c *evidence.Case, e *evidence.Event) bool {
-	l := leftHost(c)
-	return l != nil && l.At > e.At && direction(c, e) == evidence.Forward
+	if direction(c, e) != evidence.Forward {
+		return false
+	}
+	if l := leftHost(c); l != nil && l.At > e.At {
+		return true
+	}
+	return e.Kind == evidence.Drop && !atDestination(c, e) && slices.ContainsFunc(c.Events, func(o evidence.Event) bool {
+		return o.Kind == evidence.Transmit && sameSending(c, &o, e) && byHardware(c, &o)
+	})
 }
 
 // leftHost is the last event of the forward way when it shows a copy leaving
-// by a device behind which nothing of this kernel is: no kind, so hardware.
+// by hardware.
 func leftHost(c *evidence.Case) *evidence.Event {
 	l := lastForward(c)
-	if l == nil || l.Kind != evidence.Transmit || l.Device == "" {
+	if l == nil || l.Kind != evidence.Transmit || !byHardware(c, l) {
 		return nil
 	}
-	n := c.Namespace(l.Netns)
+	return l
+}
+
+// byHardware reports whether e's device is one behind which nothing of this kernel is.
+func byHardware(c *evidence.Case, e *evidence.Event) bool {
+	n := c.Namespace(e.Netns)
 	if n == nil || !n.Links.Read() {
-		return nil
+		return false
 	}
-	for _, d := range n.Links.Items {
-		if d.Name == l.Device && d.Kind == "" && d.Name != "lo" {
-			return l
-		}
-	}
-	return nil
+	d := link(n, e.Device)
+	return d != nil && d.Kind == "" && d.Name != "lo"
 }
 
 // lastForward is the last event about a packet of ours on its way to the target.

@@ -69,6 +69,8 @@ func decide(c *evidence.Case) *Verdict {
 	} else if w := contradicted(c, v, last); w != nil {
 		v = w
 	}
+	v.Copied = v.Copied || last.Copy
+	v.Transient = v.Transient || last.Copy
 	noteEarlier(c, v, all[:len(all)-1], "")
 	return v
 }

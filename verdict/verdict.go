@@ -29,6 +29,9 @@ type Verdict struct {
 	// Transient: the drop may pass by itself (limit, queue, buffer, conntrack, neighbour),
 	// so that one retransmission is worth waiting for.
 	Transient bool `json:"-"`
+	// Copied: what died was one of several copies, or bore another host's link address;
+	// the copy that counts may still be on its way.
+	Copied bool `json:"-"`
 }
 
 // Where names the objects that decided. Only those that apply are set.

@@ -4,16 +4,23 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/pathtrace/pathtrace/evidence"
 )
 
-// visit is the stay of one copy of a packet in one namespace.
+// visit is the stay of a packet in one namespace, with all copies that a switch made of it there.
 type visit struct {
-	skb  string
-	from int64 // first sight of it there
-	drop int64 // when it was dropped, 0 if not
+	skb   string
+	from  int64 // first sight of it there
+	drops []end
+}
+
+// end is when a copy was dropped.
+type end struct {
+	skb string
+	at  int64
 }
 
 // align puts events in order and on the probe's clock: At becomes nanoseconds
@@ -45,8 +52,9 @@ func align(events []evidence.Event, protocol string, start int64) {
 		}
 		v := visits[k][n]
 		e.At, e.SKB = v.from, v.skb
-		if e.Rule.Verdict == "drop" && v.drop != 0 {
-			e.At = v.drop
+		if e.Rule.Verdict == "drop" && len(v.drops) > 0 {
+			e.At, e.SKB = v.drops[0].at, v.drops[0].skb
+			visits[k][n].drops = v.drops[1:]
 		}
 	}
 	for i := range events {
@@ -62,9 +70,9 @@ func align(events []evidence.Event, protocol string, start int64) {
 	})
 }
 
-// visitsOf lists, by namespace and direction, the copies of our packets in the
+// visitsOf lists, by namespace and direction, the packets of ours in the
 // order in which they first appeared there. A buffer's address may come back
-// once it was freed: that is another copy.
+// once it was freed: that is another packet. Copies of one bear its identification.
 func visitsOf(events []evidence.Event, protocol string) map[string][]visit {
 	timed := make([]*evidence.Event, 0, len(events))
 	for i := range events {
@@ -82,14 +90,22 @@ func visitsOf(events []evidence.Event, protocol string) map[string][]visit {
 		if !ok && e.Kind == evidence.Consume {
 			continue // a clone, made and freed to ask for the next hop's address
 		}
+		if p := e.Packet; !ok && p.Family == 4 && p.ID != 0 && !p.Fragment {
+			same := fmt.Sprint(k, p.ID, p.Seq, p.Ack, p.Flags)
+			if i, ok = open[same]; !ok {
+				open[same] = len(out[k])
+			}
+		}
 		if !ok {
 			i = len(out[k])
-			open[id] = i
 			out[k] = append(out[k], visit{skb: e.SKB, from: e.At})
 		}
+		open[id] = i
 		switch e.Kind {
 		case evidence.Drop:
-			out[k][i].drop = e.At
+			if e.Reason == "NETFILTER_DROP" || e.Reason == "" { // before 5.17 there are no reasons
+				out[k][i].drops = append(out[k][i].drops, end{e.SKB, e.At})
+			}
 			delete(open, id)
 		case evidence.Consume:
 			delete(open, id)

@@ -3,7 +3,10 @@
 package main
 
 import (
+	"fmt"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/pathtrace/pathtrace/evidence"
 )
@@ -54,5 +57,36 @@ func TestAlign(t *testing.T) {
 		if events[i].At < events[i-1].At {
 			t.Errorf("event %d at %d is before event %d at %d", i, events[i].At, i-1, events[i-1].At)
 		}
+	}
+}
+
+// A flooded packet is several buffers and one walk through the rules; the step
+// that drops goes to the copy that netfilter dropped, not to one that a host refused.
+func TestAlignFlooded(t *testing.T) {
+	of := func(e evidence.Event, id int) evidence.Event {
+		e.Packet.Family, e.Packet.ID = 4, id
+		return e
+	}
+	dropped := func(at int64, skb, reason string, id int) evidence.Event {
+		e := of(packetEvent(at, evidence.Drop, skb, "S"), id)
+		e.Reason = reason
+		return e
+	}
+	events := []evidence.Event{
+		of(packetEvent(2000, evidence.Receive, "a", "S"), 7), of(packetEvent(2100, evidence.Transmit, "b", "S"), 7),
+		dropped(2150, "b", "OTHERHOST", 7), dropped(2200, "a", "NETFILTER_DROP", 7),
+		of(packetEvent(9000, evidence.Receive, "c", "S"), 8), of(packetEvent(9100, evidence.Transmit, "d", "S"), 8),
+		dropped(9200, "c", "NETFILTER_DROP", 8),
+		ruleEvent(1, "accept"), ruleEvent(1, "drop"), ruleEvent(2, "drop"),
+	}
+	align(events, "tcp", 1000)
+	var got []string
+	for _, e := range events {
+		if e.Rule != nil {
+			got = append(got, fmt.Sprint(e.Rule.Verdict, " ", e.SKB, " ", e.At))
+		}
+	}
+	if diff := cmp.Diff([]string{"accept a 1000", "drop a 1200", "drop c 8200"}, got); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
 	}
 }

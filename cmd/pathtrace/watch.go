@@ -116,7 +116,7 @@ func (w *watch) explained() error {
 		return nil
 	case !v.Transient && (v.Certainty == verdict.Observed || v.Where.Reason != ""): // the packet itself was seen to die
 		return probe.ErrExplained
-	case w.again(v, &c), v.Transient && c.Target.Protocol != "tcp": // nobody sends a datagram again
+	case w.again(v, &c), v.Transient && !v.Copied && c.Target.Protocol != "tcp": // nobody sends a datagram again
 		return probe.ErrExplained
 	}
 	return nil
@@ -125,12 +125,17 @@ func (w *watch) explained() error {
 // again reports whether a retransmission met the same end as the packet before
 // it: what may pass by itself has then had its chance.
 func (w *watch) again(v verdict.Verdict, c *evidence.Case) bool {
-	ends := 0
+	ends, sent := 0, true
 	for _, e := range c.Events {
 		switch {
+		case e.Kind == evidence.Retransmit:
+			sent = true
 		case e.Netns != v.Where.Netns || e.Direction != v.Direction || e.Packet == nil || e.Packet.Flags != "S" && e.Packet.Flags != "S.":
 		case e.Kind == evidence.Drop, e.Kind == evidence.Consume && strings.HasPrefix(e.Function, "tcp_"):
-			ends++
+			if sent || !v.Copied { // copies of one sending have one end
+				ends++
+			}
+			sent = false
 		}
 	}
 	return ends > 1

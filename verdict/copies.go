@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"slices"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// A frame that a switch floods, or that is mirrored, exists several times. That
+// one copy is dropped says nothing while another goes on, or has gone further.
+
+// isStray reports whether e is the drop of a frame that bears another host's link address.
+func isStray(e *evidence.Event) bool {
+	return e.Kind == evidence.Drop && (e.OtherHost || e.Reason == "OTHERHOST")
+}
+
+// withoutCopies leaves out the fates that are those of mere copies.
+func withoutCopies(c *evidence.Case, fates []*evidence.Event) []*evidence.Event {
+	if len(fates) > 1 || delivered(c) {
+		rest := slices.DeleteFunc(slices.Clone(fates), isStray)
+		if len(rest) > 0 || delivered(c) {
+			fates = rest
+		}
+	}
+	if len(fates) < 2 {
+		return fates
+	}
+	return slices.DeleteFunc(slices.Clone(fates), func(e *evidence.Event) bool {
+		return slices.ContainsFunc(fates, func(o *evidence.Event) bool { return outranks(c, o, e) })
+	})
+}
+
+// outranks reports whether o is the fate of a copy of e's packet that counts for
+// more: it came to the host that has the address, and e did not, or it was the last one left.
+func outranks(c *evidence.Case, o, e *evidence.Event) bool {
+	if e.Kind != evidence.Drop || !sameSending(c, o, e) {
+		return false
+	}
+	switch here, there := atDestination(c, e), atDestination(c, o); {
+	case here != there:
+		return there
+	default:
+		return e.Copy && !o.Copy
+	}
+}
+
+// sameSending reports whether a and b are about two buffers that hold the same segment of the
+// handshake, sent once. (Fragments of a datagram are buffers of their own too, but no copies.)
+func sameSending(c *evidence.Case, a, b *evidence.Event) bool {
+	if a.SKB == "" || b.SKB == "" || a.SKB == b.SKB || a.Packet == nil || b.Packet == nil || direction(c, a) != direction(c, b) {
+		return false
+	}
+	if a.Packet.Flags != b.Packet.Flags || a.Packet.ID != b.Packet.ID || !isSYN(a) && !isSYNACK(a) {
+		return false
+	}
+	from, to := min(a.At, b.At), max(a.At, b.At)
+	return !slices.ContainsFunc(c.Events, func(e evidence.Event) bool {
+		return e.Kind == evidence.Retransmit && e.At > from && e.At < to
+	})
+}
+
+// atDestination reports whether the namespace of e is known to have the address that e's packet bears.
+func atDestination(c *evidence.Case, e *evidence.Event) bool {
+	n := space(c, e)
+	dest, _, ok := destination(c, e)
+	if n == nil || !ok {
+		return false
+	}
+	here, _ := localAddress(n, dest)
+	return here
+}
