@@ -259,7 +259,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 
 func removeNamespaces(prefix string) error {
 	var errs []error
-	for _, r := range roles {
+	for _, r := range append(lineRoles(), roles...) {
 		err := netns.DeleteNamed(prefix + "-" + string(r))
 		if errors.Is(err, unix.EINVAL) { // a file that never became a mount
 			err = os.Remove("/run/netns/" + prefix + "-" + string(r))

@@ -79,15 +79,22 @@ var prefixes = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
 // New builds a lab that works in IPv4 and IPv6. Its namespaces are called
 // PREFIX-client, PREFIX-router and PREFIX-server, as `ip netns` shows them.
 func New(prefix string) (*Lab, error) {
-	if !prefixes.MatchString(prefix) {
-		return nil, fmt.Errorf("lab name %q: want letters, digits and dashes", prefix)
+	l, err := blank(prefix)
+	if err != nil {
+		return nil, err
 	}
-	l := &Lab{prefix: prefix, ns: map[Role]netns.NsHandle{}, links: map[Role]*netlink.Handle{}}
 	if err := l.build(); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("build lab %s: %w", prefix, err)
 	}
 	return l, nil
+}
+
+func blank(prefix string) (*Lab, error) {
+	if !prefixes.MatchString(prefix) {
+		return nil, fmt.Errorf("lab name %q: want letters, digits and dashes", prefix)
+	}
+	return &Lab{prefix: prefix, ns: map[Role]netns.NsHandle{}, links: map[Role]*netlink.Handle{}}, nil
 }
 
 // Start builds a lab and breaks it. When it returns an error nothing is left of the lab.
