@@ -19,10 +19,11 @@ type Case struct {
 	Host          Host        `json:"host"`
 	Target        Target      `json:"target"`
 	Probe         Probe       `json:"probe"`
-	Events        []Event     `json:"events"`     // in the order of Event.At
-	Lost          uint64      `json:"lost"`       // events the kernel could not hand over
-	Namespaces    []Namespace `json:"namespaces"` // those our packets met; the probe's own is always there
-	Unseen        []string    `json:"unseen"`     // what could not be looked at, and why
+	Events        []Event     `json:"events"`          // in the order of Event.At
+	Lost          uint64      `json:"lost"`            // events the kernel could not hand over
+	Namespaces    []Namespace `json:"namespaces"`      // those our packets met; the probe's own is always there
+	Unseen        []string    `json:"unseen"`          // what could not be looked at, and why
+	Walks         []Walk      `json:"walks,omitempty"` // of the way beyond this host, made after the probe
 }
 
 // Namespace returns the configuration of the namespace called name, or nil.

@@ -69,6 +69,7 @@ func findRemoteReset(c *evidence.Case, e *evidence.Event) *Verdict {
 		"no kernel that we watch sent it",
 	}
 	v.Summary = fmt.Sprintf("%s: a RST came in by %s of %s; no kernel that we watch sent it", target(c), r.Device, name(r.Netns))
+	beyondReset(c, v)
 	return v
 }
 
@@ -105,6 +106,7 @@ func findRemoteUnreachable(c *evidence.Case, e *evidence.Event) *Verdict {
 		"no kernel that we watch sent it",
 	}
 	v.Summary = fmt.Sprintf("%s: %s answered with %s", target(c), r.Packet.Source, kind)
+	beyondError(c, v)
 	return v
 }
 
@@ -127,5 +129,6 @@ func findRemoteSilent(c *evidence.Case, e *evidence.Event) *Verdict {
 		fmt.Sprintf("no reply, RST or ICMP error was seen until %.0f ms after the start", float64(c.Probe.DurationNS)/1e6),
 	}
 	v.Summary = fmt.Sprintf("%s: %s left %s by %s, and nothing came back", target(c), whose(c, l), name(l.Netns), l.Device)
+	beyondSilence(c, v)
 	return v
 }

@@ -29,7 +29,7 @@ func traceJob(ctx context.Context, o Options, t Target, progress io.Writer) (evi
 	r := request{
 		input: t.Input, protocol: t.Protocol, target: netip.AddrPortFrom(t.Addresses[0], t.Port), netns: o.Netns,
 		source: netip.AddrPortFrom(o.Source, o.SourcePort), device: o.Device, mark: o.Mark, timeout: o.Timeout,
-		send: o.Send, expect: o.Expect, wait: o.Send != nil || o.Expect != nil, noTouch: o.NoTouch, ownOnly: o.OwnOnly,
+		send: o.Send, expect: o.Expect, wait: o.Send != nil || o.Expect != nil, noTouch: o.NoTouch, numeric: o.Numeric, ownOnly: o.OwnOnly,
 	}
 	if r.expect == nil && r.send == nil {
 		r.expect = greetings[t.Scheme]

@@ -37,6 +37,7 @@ type request struct {
 	expect   *regexp.Regexp
 	wait     bool // for a byte, a close or a reset
 	noTouch  bool
+	numeric  bool // look no names up
 	ownOnly  bool // watch only the probe's own namespace
 	unseen   []string
 }
@@ -80,6 +81,10 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 	clock.lap("probe, read and judge")
 	if err != nil {
 		return c, v, cannotTrace(err)
+	}
+	if r.walkBeyond(ctx, s, &c, &v); len(c.Walks) > 0 {
+		v = verdict.Judge(&c)
+		clock.lap("the way beyond this host")
 	}
 	return c, v, ctx.Err()
 }
