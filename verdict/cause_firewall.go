@@ -4,7 +4,6 @@ package verdict
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
@@ -68,7 +67,7 @@ func firewall(c *evidence.Case, e *evidence.Event, id string) *Verdict {
 	if class != id {
 		return nil
 	}
-	v.Transient = mayPass(r.Text)
+	v.Transient = readRule(r.Backend, r.Text).mayPass()
 	did := map[string]string{"firewall-drop": "dropped by", "firewall-policy": "dropped by", "firewall-reject": "rejected" + how + " by"}[id]
 	v.Summary = fmt.Sprintf("%s: %s%s%s in %s", target(c), whoseDied(c, e), did, ruleWords(r), name(e.Netns))
 	v.Fixes = allow(c, e, n, v, d)
@@ -126,8 +125,6 @@ func proveRule(v *Verdict, d *decision, deduced bool) {
 	}
 }
 
-var rejectText = regexp.MustCompile(`(^|[\s:])reject($|[\s;,}])|-j REJECT\b`)
-
 // classify tells drop, reject and policy apart. A rule rejects when its text
 // says so, and an answer that only a firewall sends agrees; "" when they contradict.
 func classify(c *evidence.Case, e *evidence.Event, v *Verdict, d *decision) (class, how string) {
@@ -143,7 +140,7 @@ func classify(c *evidence.Case, e *evidence.Event, v *Verdict, d *decision) (cla
 		}
 	}
 	text := v.Where.Rule.Text
-	says := rejectText.MatchString(text) || s.Target == "REJECT"
+	says := readRule(v.Where.Rule.Backend, text).rejects() || s.Target == "REJECT"
 	switch {
 	case says && answer == nil:
 		v.Proof = append(v.Proof, "the rule rejects, but no answer was seen to leave (ICMP errors are rate-limited)")
@@ -191,8 +188,3 @@ func code(p *evidence.Packet) string {
 	}
 	return fmt.Sprint(*p.Code)
 }
-
-var passing = regexp.MustCompile(`\b(limit|quota|meter|numgen|hashlimit|recent|statistic|connlimit|connbytes|ct count|add @|update @)\b|(^|\s)(add|update) @`)
-
-// mayPass reports whether a rule's decision depends on what went before, so that the next packet may fare better.
-func mayPass(text string) bool { return passing.MatchString(text) }

@@ -5,6 +5,7 @@ package verdict
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
@@ -153,12 +154,8 @@ func explainNetfilter(c *evidence.Case, e *evidence.Event, v *Verdict) {
 	}
 }
 
-var (
-	dropText = regexp.MustCompile(`(^|[\s:])(drop|reject|queue|synproxy|tproxy)($|[\s;,}])|-j (DROP|REJECT|NFQUEUE|QUEUE|TPROXY|SYNPROXY)\b`)
-	jumpText = regexp.MustCompile(`(?:^|[\s:])(?:jump|goto) ([^\s;,}]+)|-[jg] ([^\s]+)`)
-	// Targets of iptables that end or leave the rule without a chain of that name.
-	plainTarget = regexp.MustCompile(`^(ACCEPT|RETURN|LOG|NFLOG|MARK|CONNMARK|TRACE|CT|NOTRACK|MASQUERADE|SNAT|DNAT|REDIRECT|TCPMSS|DSCP|TTL|HL|CLASSIFY|SET|AUDIT|DROP|REJECT)$`)
-)
+// plainTarget are targets of iptables that end or leave the rule without a chain of that name.
+var plainTarget = regexp.MustCompile(`^(ACCEPT|RETURN|LOG|NFLOG|MARK|CONNMARK|TRACE|CT|NOTRACK|MASQUERADE|SNAT|DNAT|REDIRECT|TCPMSS|DSCP|TTL|HL|CLASSIFY|SET|AUDIT|DROP|REJECT)$`)
 
 // excluded finds the one rule or policy that can have dropped the packet of e
 // where there is no rule trace: every chain that it can have met was read
@@ -188,7 +185,9 @@ func excluded(c *evidence.Case, e *evidence.Event, n *evidence.Namespace) *decis
 				return nil
 			}
 			if k.Policy == "drop" {
-				some = append(some, deduce(k, e, []string{k.Name}, evidence.FirewallRule{}))
+				policy := deduce(k, e, []string{k.Name}, evidence.FirewallRule{})
+				policy.gone = slices.ContainsFunc(k.Rules, func(r evidence.FirewallRule) bool { return readRule(k.Backend, r.Text).leaves() })
+				some = append(some, policy)
 			}
 			found = append(found, some...)
 		}
@@ -217,18 +216,19 @@ func droppers(n *evidence.Namespace, k *evidence.Chain, above []string, e *evide
 		return nil, false
 	}
 	for _, r := range k.Rules {
-		if r.Text == "" || strings.Contains(r.Text, "vmap") || strings.Contains(r.Text, "xt ") {
+		t := readRule(k.Backend, r.Text)
+		if r.Text == "" || !t.iptables && (strings.Contains(t.words, "vmap") || strings.Contains(t.words, "xt ")) {
 			return nil, false
 		}
-		if dropText.MatchString(r.Text) {
+		if t.drops() {
 			list = append(list, deduce(k, e, path, r))
 			continue
 		}
-		m := jumpText.FindStringSubmatch(r.Text)
-		if m == nil || plainTarget.MatchString(m[1]+m[2]) {
+		to := t.leadsTo()
+		if to == "" || t.iptables && plainTarget.MatchString(to) {
 			continue
 		}
-		next := named(n, k, m[1]+m[2])
+		next := named(n, k, to)
 		if next == nil {
 			return nil, false
 		}

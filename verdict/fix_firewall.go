@@ -90,12 +90,7 @@ func allow(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *Verdic
 		return nil
 	}
 	flows := []flow{f}
-	meets := e.Hook // where the replies would meet the same chain
-	if meets == "" {
-		meets = d.step.Hook
-	}
-	within := e.Device == "lo" || f.from == f.to || f.to.IsLoopback()
-	if direction(c, e) == evidence.Forward && (meets == evidence.ForwardHook || within) && repliesToo(n, r, d) {
+	if meetsReplies(c, e, n, r, d, f) && repliesToo(n, r, d) {
 		flows = append(flows, f.reversed())
 	}
 	fix := Fix{Summary: fmt.Sprintf("let %s from %s to %s pass in chain %s of %s", f.service(), f.from, f.to, r.Chain, name(n.Name))}
@@ -171,24 +166,64 @@ func iptablesInsert(c *evidence.Case, n *evidence.Namespace, r *Rule, d *decisio
 	return do, undo
 }
 
-var (
-	oneWay      = regexp.MustCompile(`dport|flags|--syn|saddr|daddr|\bnew\b|\bNEW\b|iif|oif|(^|\s)-[iosd] `)
-	established = regexp.MustCompile(`\bestablished\b.*\baccept\b|ESTABLISHED.*-j ACCEPT`)
-)
-
-// repliesToo reports whether the rule or policy would stop replies that pass the
-// same chain as well: nothing in it lets established connections through, and
-// the rule does not look at what tells one way from the other.
-func repliesToo(n *evidence.Namespace, r *Rule, d *decision) bool {
-	if oneWay.MatchString(r.Text) && !d.step.Rule.Policy {
+// meetsReplies reports whether the replies to the packet of e pass the chain of
+// r as well: when the packet is on its way through this host, or meets both ends of it.
+func meetsReplies(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, r *Rule, d *decision, f flow) bool {
+	if direction(c, e) != evidence.Forward {
 		return false
 	}
-	for _, k := range n.Chains.Items {
-		if k.Family != r.Family || k.Table != r.Table || !slices.Contains(r.Path, k.Name) {
-			continue
+	if e.Device == "lo" || f.from == f.to || f.to.IsLoopback() {
+		return true
+	}
+	hook := e.Hook
+	if hook == "" {
+		hook = d.step.Hook
+	}
+	switch hook {
+	case evidence.ForwardHook:
+		return true
+	case evidence.Prerouting:
+		here, known := localAddress(n, f.to)
+		return known && !here
+	case evidence.Postrouting:
+		return visitOf(c, e).arrived() != nil
+	case evidence.Ingress, evidence.Egress: // of one device, unless the chain has several
+		k := baseOf(n, r)
+		return k != nil && strings.Contains(k.Device, ",")
+	}
+	return false
+}
+
+func baseOf(n *evidence.Namespace, r *Rule) *evidence.Chain {
+	for i := range n.Chains.Items {
+		if k := &n.Chains.Items[i]; k.Family == r.Family && k.Table == r.Table && len(r.Path) > 0 && k.Name == r.Path[0] {
+			return k
 		}
-		if slices.ContainsFunc(k.Rules, func(f evidence.FirewallRule) bool { return established.MatchString(f.Text) }) {
-			return false
+	}
+	return nil
+}
+
+// repliesToo reports whether the rule or policy would stop replies that pass the
+// same chain as well: no rule before it lets established connections through,
+// and the rule does not look at what tells one way from the other.
+func repliesToo(n *evidence.Namespace, r *Rule, d *decision) bool {
+	if readRule(r.Backend, r.Text).oneWay() && !d.step.Rule.Policy {
+		return false
+	}
+	for i, chain := range r.Path {
+		for _, k := range n.Chains.Items {
+			if k.Family != r.Family || k.Table != r.Table || k.Name != chain {
+				continue
+			}
+			for _, f := range k.Rules {
+				t := readRule(k.Backend, f.Text)
+				if i+1 < len(r.Path) && t.leadsTo() == r.Path[i+1] || i+1 == len(r.Path) && r.Number != 0 && f.Number >= r.Number {
+					break
+				}
+				if t.letsReplies() {
+					return false
+				}
+			}
 		}
 	}
 	return true

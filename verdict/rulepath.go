@@ -12,7 +12,7 @@ import (
 type decision struct {
 	step  *evidence.Event // the rule or policy that decided
 	path  []string        // base chain … deciding chain
-	gone  bool            // a goto led away from the base chain, so that its end is not reached
+	gone  bool            // a goto or return led away from the base chain, so that its end is not reached
 	exact bool            // it belongs to this very packet, not only to one like it
 }
 
@@ -136,7 +136,7 @@ func walk(c *evidence.Case, last *evidence.Event, exact bool) *decision {
 		}
 	}
 	for _, s := range steps {
-		if last.Rule.Policy && s.Rule.Verdict == "goto" && (len(d.path) <= 1 && (len(d.path) == 0 || d.path[0] == s.Rule.Chain)) {
+		if last.Rule.Policy && (s.Rule.Verdict == "goto" || s.Rule.Verdict == "return") && (len(d.path) == 0 || d.path[0] == s.Rule.Chain) {
 			d.gone = true
 		}
 		visit(s.Rule.Chain)

@@ -90,3 +90,19 @@ func TestAlignFlooded(t *testing.T) {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
 }
+
+// A question for a link address is ICMPv6 as well, but is not traced: it is no copy of an echo request.
+func TestAlignEcho(t *testing.T) {
+	icmp := func(at int64, skb string, typ int) evidence.Event {
+		e := packetEvent(at, evidence.Receive, skb, "")
+		e.Packet.Protocol, e.Packet.Type = "icmpv6", &typ
+		return e
+	}
+	events := []evidence.Event{icmp(1100, "solicitation", 135), icmp(2000, "echo", 128), ruleEvent(1, "drop")}
+	align(events, "icmp", 1000)
+	for _, e := range events {
+		if e.Rule != nil && (e.SKB != "echo" || e.At != 1000) {
+			t.Errorf("the step went to %q at %d, want the echo request at 1000", e.SKB, e.At)
+		}
+	}
+}

@@ -53,7 +53,7 @@ type Rule struct {
 
 // Faults returns every fault and control, in a fixed order.
 func Faults() []Fault {
-	all := slices.Concat(serviceFaults(), nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), controls())
+	all := slices.Concat(serviceFaults(), nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), realFaults(), controls())
 	for i := range all {
 		f := &all[i]
 		if f.Target == nil {
