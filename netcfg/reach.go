@@ -8,27 +8,40 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Connected returns those of all namespaces that devices lead to from start,
-// over any number of them, start included: a packet leaves a namespace only by
-// a device whose other end (of a veth pair), lower device (of a macvlan or
-// VLAN) or tunnel lies in another (IFLA_LINK_NETNSID). all must hold start.
+// Connected returns those of all namespaces that devices join to start, over
+// any number of them, start included: a packet leaves a namespace only by a
+// device whose other end (of a veth pair), lower device (of a macvlan or VLAN)
+// or tunnel lies in another (IFLA_LINK_NETNSID). Only the upper device tells of
+// the lower one, so that each namespace is asked. all must hold start.
 //
 // When a namespace's devices cannot be read every namespace may be behind
 // them: then all are returned, with the reason.
 func Connected(start *Netns, all []*Netns) ([]*Netns, error) {
+	joined := map[uint64][]*Netns{} // by inode
+	for _, n := range all {
+		others, err := n.beyond(all)
+		if err != nil {
+			return all, fmt.Errorf("what the devices of %s lead to: %w", n.Name, err)
+		}
+		for _, other := range others {
+			joined[n.Inode] = append(joined[n.Inode], other)
+			joined[other.Inode] = append(joined[other.Inode], n)
+		}
+	}
 	list, seen := []*Netns{start}, map[uint64]bool{start.Inode: true}
 	for i := 0; i < len(list); i++ {
-		next, err := list[i].beyond(all, seen)
-		if err != nil {
-			return all, fmt.Errorf("what the devices of %s lead to: %w", list[i].Name, err)
+		for _, n := range joined[list[i].Inode] {
+			if !seen[n.Inode] {
+				seen[n.Inode] = true
+				list = append(list, n)
+			}
 		}
-		list = append(list, next...)
 	}
 	return list, nil
 }
 
-// beyond returns the namespaces one device away from n that were not seen, and marks them.
-func (n *Netns) beyond(all []*Netns, seen map[uint64]bool) (found []*Netns, err error) {
+// beyond returns the namespaces that the devices of n name as those of their other ends.
+func (n *Netns) beyond(all []*Netns) (found []*Netns, err error) {
 	err = n.Do(func() error {
 		links, err := retry(netlink.LinkList)
 		if err != nil {
@@ -48,12 +61,8 @@ func (n *Netns) beyond(all []*Netns, seen map[uint64]bool) (found []*Netns, err 
 			if err != nil {
 				return err
 			}
-			if !ids[id] {
-				continue
-			}
-			delete(ids, id)
-			if !seen[other.Inode] {
-				seen[other.Inode] = true
+			if ids[id] {
+				delete(ids, id)
 				found = append(found, other)
 			}
 		}

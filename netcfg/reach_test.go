@@ -12,12 +12,16 @@ import (
 // A chain of namespaces is found to its end; one that no cable leads to stays out.
 func TestConnected(t *testing.T) {
 	one, two := newPair(t)
-	three, alone := newLab(t), newLab(t)
+	three, upper, alone := newLab(t), newLab(t), newLab(t)
 	run(t, "ip", "-n", two.Name, "link", "add", "q0", "type", "veth", "peer", "name", "q0", "netns", three.Name)
-	all := []*Netns{alone.Netns, three.Netns, two.Netns, one.Netns}
+	// a device on top of another tells where that is, not the other way round
+	run(t, "ip", "-n", three.Name, "link", "add", "m0", "link", "q0", "type", "macvlan")
+	run(t, "ip", "-n", three.Name, "link", "set", "m0", "netns", upper.Name)
+	all := []*Netns{alone.Netns, upper.Netns, three.Netns, two.Netns, one.Netns}
 	for start, want := range map[*Netns][]string{
-		one.Netns:   {one.Name, two.Name, three.Name},
-		three.Netns: {one.Name, two.Name, three.Name},
+		one.Netns:   {one.Name, two.Name, three.Name, upper.Name},
+		three.Netns: {one.Name, two.Name, three.Name, upper.Name},
+		upper.Netns: {one.Name, two.Name, three.Name, upper.Name},
 		alone.Netns: {alone.Name},
 	} {
 		list, err := Connected(start, all)
