@@ -5,6 +5,7 @@ package verdict
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
@@ -165,12 +166,28 @@ func findNeighbor(c *evidence.Case, e *evidence.Event) *Verdict {
 	} else if down(n, e.Device) != "" {
 		return nil // link-down says it better
 	}
+	questionInTunnel(v, n, e.Device)
 	nb := v.Where.Neighbor
 	if e.Reason == "NEIGH_FAILED" || calledBy(e, "neigh_invalidate") {
 		nb.State = "FAILED" // what the drop itself says
 	}
 	v.Summary = fmt.Sprintf("%s: nobody answers for %s on %s of %s (%s)", target(c), nb.Address, e.Device, name(e.Netns), nb.State)
 	return v
+}
+
+// tunnels are the kinds of devices that carry frames, link address questions among them, within other packets.
+var tunnels = []string{"vxlan", "geneve", "gretap", "ip6gretap", "erspan", "ip6erspan"}
+
+// questionInTunnel takes into account that on a tunnel the question for a link
+// address travels within packets that are not followed.
+func questionInTunnel(v *Verdict, n *evidence.Namespace, device string) {
+	if n == nil {
+		return
+	}
+	if l := link(n, device); l != nil && slices.Contains(tunnels, l.Kind) {
+		v.Certainty = Inferred
+		v.Unseen = append(v.Unseen, fmt.Sprintf("%s: what became of the packets in which %s %s carried the question", name(n.Name), l.Kind, l.Name))
+	}
 }
 
 func withDevice(e *evidence.Event, device string) *evidence.Event {
@@ -254,6 +271,7 @@ func waitingForNeighbor(c *evidence.Case) *Verdict {
 				fmt.Sprintf("the route for %s leaves by %s to %s, and no packet left there", dest, nb.Device, hop),
 				fmt.Sprintf("the next hop %s on %s is %s", nb.Address, nb.Device, nb.State),
 			}
+			questionInTunnel(v, n, nb.Device)
 			v.Summary = fmt.Sprintf("%s: nobody answers for %s on %s of %s (%s)", target(c), nb.Address, nb.Device, name(r.Netns), nb.State)
 			return v
 		}

@@ -33,10 +33,31 @@ func nat(c *evidence.Case, e *evidence.Event) *NATRef {
 	if direction(c, e) == evidence.Reply {
 		addr, port = p.Source, p.SPort
 	}
-	if port == 0 || sameAddr(addr, c.Target.Address) && port == c.Target.Port {
+	if port == 0 || sameAddr(addr, c.Target.Address) && port == c.Target.Port || encapsulated(c, e) {
 		return nil
 	}
 	return &NATRef{From: endpoint(c.Target.Address, c.Target.Port), To: endpoint(addr, port)}
+}
+
+// encapsulated reports whether e's packet carries ours in a tunnel: it was
+// shorter, and bore other addresses, when its buffer was seen before. A
+// translation leaves the length as it is.
+func encapsulated(c *evidence.Case, e *evidence.Event) bool {
+	inside := false
+	for i := range c.Events {
+		o := &c.Events[i]
+		if o == e || o.At > e.At {
+			break
+		}
+		switch {
+		case e.SKB == "" || o.SKB != e.SKB:
+		case isEnd(o):
+			inside = false
+		case carries(o) && o.Packet.Length < e.Packet.Length && !sameAddr(o.Packet.Dest, e.Packet.Dest):
+			inside = true
+		}
+	}
+	return inside
 }
 
 // space returns the configuration of the event's namespace; nil when the kernel did not name it or nothing was read there.
