@@ -48,6 +48,7 @@ enum {
 	EV_ABORTS = 16,	  /* SO_LINGER with no time: close() resets */
 	EV_COPY = 32,	  /* another buffer still has the same packet: it was flooded, mirrored or captured */
 	EV_OTHERHOST = 64, /* its link address is not the device's, and no bridge or other upper device takes such frames */
+	EV_NESTED = 1,	  /* KIND_NF_HOOK: the NAT core calls it */
 };
 
 struct event {

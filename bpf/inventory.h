@@ -13,7 +13,7 @@
 
 #define container_of_list(ptr, type, member) ((type *)((void *)(ptr)-bpf_core_field_offset(type, member)))
 
-/* the first eight letters tell the function: "nft_do_c", "ipt_do_t", "ip6t_do_", "iptable_", "ip6table" */
+/* the first eight letters tell the function: "nft_do_c", "ipt_do_t", "ip6t_do_", "iptable_", "ip6table", "nft_nat_", "nf_nat_i" */
 static __always_inline int begins(const char *name, const char *with)
 {
 	return *(const __u64 *)name == *(const __u64 *)with;
@@ -25,6 +25,7 @@ struct inv {
 	const struct proc_ns_operations *ops;
 	struct nf_hook_entries *entries;
 	struct net_device *dev;
+	__u64 ops_of_nat; /* inv_nat: the nf_hook_ops of the NAT core's function */
 	__u32 wanted; /* inode; 0: one record for each namespace that has hooks */
 	__u32 init;   /* inode of the initial namespace: the one behind the head of the list */
 	__u32 behind_head;
@@ -35,17 +36,22 @@ struct inv {
 	__u8 hook;
 };
 
+enum { INV_LOST = -1, INV_NAT = 1 };
+
 /*
  * Writes one registered function down. A function of its own, of plain numbers,
- * so that it is verified once. where: netns << 32 | pf << 8 | hook.
+ * so that it is verified once. where: netns << 32 | flags << 16 | pf << 8 | hook.
+ * Returns INV_NAT for one of the NAT core, which has a list of its own.
  */
 __noinline int inv_record(__u64 function, __u64 priv, __u64 ops, __u64 dev, __u64 where)
 {
 	struct event *e = event_bare(KIND_NF_HOOK, 0);
+	int nat;
 
 	if (!e)
-		return 1;
+		return INV_LOST;
 	e->netns = where >> 32;
+	e->flags = where >> 16;
 	e->pf = where >> 8;
 	e->hook = where;
 	e->function = function;
@@ -54,7 +60,8 @@ __noinline int inv_record(__u64 function, __u64 priv, __u64 ops, __u64 dev, __u6
 	event_device(e, (struct net_device *)dev);
 	BPF_SNPRINTF(e->text.function, sizeof(e->text.function), "%ps", function);
 	/* types of modules that are not loaded: such hooks cannot be there */
-	if (bpf_core_type_exists(struct nft_chain) && begins(e->text.function, "nft_do_chain")) {
+	if (bpf_core_type_exists(struct nft_chain) &&
+	    (begins(e->text.function, "nft_do_chain") || begins(e->text.function, "nft_nat_do_chain"))) {
 		struct nft_chain *chain = (void *)priv;
 		struct nft_table *table = BPF_CORE_READ(chain, table);
 
@@ -68,8 +75,42 @@ __noinline int inv_record(__u64 function, __u64 priv, __u64 ops, __u64 dev, __u6
 
 		bpf_probe_read_kernel_str(e->text.table, sizeof(e->text.table), &table->name);
 	}
+	nat = begins(e->text.function, "nf_nat_ipv");
 	bpf_ringbuf_submit(e, 0);
-	return 0;
+	return nat ? INV_NAT : 0;
+}
+
+/* the chains and tables of type nat: the NAT core calls them, at the place of its own hook function */
+static long inv_nat(__u32 i, struct inv *v)
+{
+	void *base = (void *)v->entries + bpf_core_field_offset(struct nf_hook_entries, hooks);
+	struct nf_hook_entry he = {};
+
+	if (i >= v->num)
+		return 1;
+	bpf_probe_read_kernel(&he, sizeof(he), base + i * sizeof(he));
+	return inv_record((__u64)he.hook, (__u64)he.priv, v->ops_of_nat, 0,
+			  (__u64)v->inum << 32 | EV_NESTED << 16 | v->pf << 8 | v->hook) == INV_LOST;
+}
+
+static __always_inline void inv_nat_list(struct inv *v, void *priv, __u64 ops)
+{
+	struct nf_hook_entries *entries;
+	struct inv nested = {};
+
+	if (!bpf_core_type_exists(struct nf_nat_lookup_hook_priv))
+		return;
+	entries = BPF_CORE_READ((struct nf_nat_lookup_hook_priv *)priv, entries);
+	if (!entries)
+		return;
+	nested.entries = entries;
+	nested.num = BPF_CORE_READ(entries, num_hook_entries);
+	nested.ops_of_nat = ops;
+	nested.inum = v->inum;
+	nested.pf = v->pf;
+	nested.hook = v->hook;
+	if (nested.num <= MAX_HOOKS)
+		bpf_loop(nested.num, inv_nat, &nested, 0);
 }
 
 static long inv_hook(__u32 i, struct inv *v)
@@ -78,12 +119,16 @@ static long inv_hook(__u32 i, struct inv *v)
 	void *base = (void *)v->entries + bpf_core_field_offset(struct nf_hook_entries, hooks);
 	struct nf_hook_entry he = {};
 	__u64 ops = 0;
+	int what;
 
 	if (i >= v->num)
 		return 1;
 	bpf_probe_read_kernel(&he, sizeof(he), base + i * size);
 	bpf_probe_read_kernel(&ops, sizeof(ops), base + v->num * size + i * 8); /* nf_hook_entries_get_hook_ops() */
-	return inv_record((__u64)he.hook, (__u64)he.priv, ops, (__u64)v->dev, (__u64)v->inum << 32 | v->pf << 8 | v->hook) != 0;
+	what = inv_record((__u64)he.hook, (__u64)he.priv, ops, (__u64)v->dev, (__u64)v->inum << 32 | v->pf << 8 | v->hook);
+	if (what == INV_NAT)
+		inv_nat_list(v, he.priv, ops);
+	return what == INV_LOST;
 }
 
 static __always_inline void inv_entries(struct inv *v, struct nf_hook_entries *entries, __u8 pf, __u8 hook)

@@ -206,6 +206,10 @@ struct nf_hook_ops {
 	int priority;
 };
 
+struct nf_nat_lookup_hook_priv { /* nf_nat_core.c, since 4.18 */
+	struct nf_hook_entries *entries;
+};
+
 struct nft_table {
 	__u16 family : 6;
 	char *name;

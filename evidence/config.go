@@ -35,6 +35,8 @@ type Hook struct {
 	Table    string `json:"table,omitempty"`
 	Chain    string `json:"chain,omitempty"`
 	NFFamily string `json:"nft_family,omitempty"` // the nft table's own family, such as inet
+	// NAT: a chain or table of type nat. The NAT core calls it, for the first packet of a connection only, at Priority, the core's own.
+	NAT bool `json:"nat,omitempty"`
 }
 
 // Link is a network device.

@@ -46,6 +46,7 @@ const (
 	evSocket    = 1
 	evFilter    = 2
 	evFragment  = 4
+	evNested    = 1 // of kindNFHook: the NAT core calls it
 	evPacket    = 8
 	evAborts    = 16
 	evCopy      = 32

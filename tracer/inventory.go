@@ -30,8 +30,11 @@ func newNFHook(s *sample) nfHook {
 			Priority: int(s.Err), Function: fn, Type: "kernel", Table: table, Chain: chain,
 		},
 	}
+	if s.Flags&evNested != 0 {
+		h.NAT = true
+	}
 	switch {
-	case strings.HasPrefix(fn, "nft_do_chain"):
+	case strings.HasPrefix(fn, "nft_do_chain"), strings.HasPrefix(fn, "nft_nat_do_chain"):
 		h.Type, h.NFFamily = "nft", familyName(s.Family)
 	case table != "": // x_tables: ipt_do_table, or mangle's wrapper around it
 		h.Type, h.Chain = "iptables-legacy", h.Hook.Hook

@@ -3,7 +3,6 @@
 package tracer
 
 import (
-	"bytes"
 	"errors"
 	"maps"
 	"os"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"golang.org/x/sys/unix"
 )
 
 // load makes the maps, then loads the programs, several at a time: most of the
@@ -63,7 +61,7 @@ func load(spec *ebpf.CollectionSpec, types *btf.Cache) (*ebpf.Collection, error)
 // moduleTypes returns the types of netfilter's modules, where they are modules and loaded.
 func moduleTypes(types *btf.Cache) []*btf.Spec {
 	var specs []*btf.Spec
-	for _, m := range []string{"nf_tables", "x_tables"} {
+	for _, m := range []string{"nf_tables", "x_tables", "nf_nat"} {
 		if _, err := os.Stat("/sys/kernel/btf/" + m); err != nil {
 			continue
 		}
@@ -72,19 +70,4 @@ func moduleTypes(types *btf.Cache) []*btf.Spec {
 		}
 	}
 	return specs
-}
-
-// nfTablesBuiltIn reports whether nf_tables is part of the kernel and no module:
-// only then does /sys/module lack it while nft works.
-func nfTablesBuiltIn() bool {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return false
-	}
-	b, err := os.ReadFile("/lib/modules/" + unix.ByteSliceToString(u.Release[:]) + "/modules.builtin")
-	if err != nil {
-		_, err := os.Stat("/lib/modules/" + unix.ByteSliceToString(u.Release[:]))
-		return err != nil // a kernel without modules
-	}
-	return bytes.Contains(b, []byte("/nf_tables.ko"))
 }

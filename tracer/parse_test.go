@@ -191,3 +191,30 @@ func TestTraceHooks(t *testing.T) {
 		}
 	}
 }
+
+// A copy keeps its number when a translation changes its addresses and ports,
+// and another copy of the same segment has another.
+func TestTraceFollowsTranslation(t *testing.T) {
+	ip := func(id uint16) []byte {
+		b := make([]byte, 20)
+		b[0], b[9] = 0x45, unix.IPPROTO_TCP
+		binary.BigEndian.PutUint16(b[4:], id)
+		return b
+	}
+	syn := func(port uint16) []byte {
+		b := make([]byte, 20)
+		binary.BigEndian.PutUint16(b[2:], port)
+		binary.BigEndian.PutUint32(b[4:], 1000)
+		b[13] = 2
+		return b
+	}
+	r := ruleTrace{key: Key{Protocol: unix.IPPROTO_TCP, ISN: 1000}, walks: map[uint32]walk{}, copies: map[copyKey]uint32{}}
+	number := func(m traceMessage) uint32 { w, _ := r.follow(&m); return w.number }
+	first := number(traceMessage{id: 7, network: ip(1), transport: syn(80)})
+	if n := number(traceMessage{id: 7, network: ip(1), transport: syn(8081)}); n != first {
+		t.Errorf("behind a translation it is copy %d, before it was %d", n, first)
+	}
+	if n := number(traceMessage{id: 7, network: ip(2), transport: syn(80)}); n == first {
+		t.Error("the segment sent again is taken for the first one")
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -54,7 +53,7 @@ func (t *Tracer) TraceRules(inode uint32, key Key) error {
 	r := &ruleTrace{inode: inode, table: fmt.Sprintf("pathtrace-%d", os.Getpid()), key: key, hooks: map[[3]string]string{}, walks: map[uint32]walk{}, copies: map[copyKey]uint32{}, places: map[uint32]place{}, empty: make(chan struct{})}
 	var devices, families []string
 	seen := map[string]bool{}
-	if !slices.ContainsFunc(hooks, mayHaveRules) {
+	if !slices.ContainsFunc(hooks, func(h nfHook) bool { return h.Type == "nft" }) {
 		return nil
 	}
 	for _, h := range hooks {
@@ -80,20 +79,6 @@ func (t *Tracer) TraceRules(inode uint32, key Key) error {
 	t.wg.Add(1)
 	go t.readTrace(r)
 	return nil
-}
-
-// mayHaveRules reports whether nftables may have a say behind a hook. Its nat
-// chains are not registered themselves: the NAT core calls them.
-func mayHaveRules(h nfHook) bool {
-	if h.Type == "nft" {
-		return true
-	}
-	if !strings.HasPrefix(h.Function, "nf_nat") {
-		return false
-	}
-	// asking a kernel without nf_tables for a table would load the module
-	_, err := os.Stat("/sys/module/nf_tables")
-	return err == nil || nfTablesBuiltIn()
 }
 
 func netlinkSocket() (int, error) {

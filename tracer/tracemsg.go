@@ -134,8 +134,7 @@ type place struct {
 }
 
 // hookOf tells the hook of a step: that of its base chain, which chains that
-// jumps lead to inherit. Base chains of type nat are not registered with the
-// hook themselves and stay without.
+// jumps lead to inherit.
 func (r *ruleTrace) hookOf(id uint32, s evidence.RuleStep) string {
 	key := [3]string{s.Family, s.Table, s.Chain}
 	p, ok := r.places[id]
@@ -152,28 +151,27 @@ func (r *ruleTrace) hookOf(id uint32, s evidence.RuleStep) string {
 	return p.hook
 }
 
-// copyKey tells copies of packets apart. The kernel's trace id is a hash of the
-// buffer's address: another segment in the same buffer has it too, and one copy
-// on the loopback device has two.
+// copyKey tells copies of packets apart by what no translation changes. The
+// kernel's trace id is a hash of the buffer's address: another segment in the
+// same buffer has it too, and one copy on the loopback device has two.
 type copyKey struct {
 	direction string
-	segment   [10]byte // what a translation leaves as it is, see [segment]
+	content   [10]byte // TCP: sequence numbers and flags; UDP: length; ICMP: type, code and sequence number
 	ipID      uint16
 	id        uint32 // where there is no ipID
 }
 
-// segment is the part of a transport header that tells one packet of a flow
-// from the next and that no translation of addresses changes.
-func segment(protocol uint8, th []byte) (s [10]byte) {
-	switch protocol {
+func (k Key) content(th []byte) (c [10]byte) {
+	switch k.Protocol {
 	case unix.IPPROTO_TCP:
-		copy(s[:], th[seqOffset:]) // sequence numbers and flags
+		copy(c[:], th[seqOffset:])
 	case unix.IPPROTO_UDP:
-		copy(s[:2], th[4:]) // length
+		copy(c[:2], th[4:])
 	default:
-		copy(s[:2], th[6:]) // sequence number of an echo
+		copy(c[:2], th)
+		copy(c[2:4], th[6:])
 	}
-	return s
+	return c
 }
 
 // follow finds the walk that a message belongs to; false when its packet is not
@@ -191,7 +189,7 @@ func (r *ruleTrace) follow(m *traceMessage) (walk, bool) {
 		delete(r.walks, m.id) // the number was another packet's before
 		return walk{}, false
 	}
-	k := copyKey{direction: d, segment: segment(r.key.Protocol, m.transport)}
+	k := copyKey{direction: d, content: r.key.content(m.transport)}
 	if m.network[0]>>4 == 4 {
 		k.ipID = binary.BigEndian.Uint16(m.network[4:])
 	}

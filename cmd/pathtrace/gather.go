@@ -98,6 +98,9 @@ func (g *gatherer) replay(c *tracer.Counters) ([]evidence.RuleStep, error) {
 	if c.Trouble != "" {
 		return nil, fmt.Errorf("%s", c.Trouble)
 	}
+	if c.Table == "nat" && len(c.Moved) == 0 {
+		return nil, nil // asked for the first packet of a connection only, which at least its policy counts
+	}
 	key := tableKey{c.Event.Netns, c.Family, c.Table}
 	t := g.tables[key]
 	if t == nil {
