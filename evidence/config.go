@@ -20,6 +20,7 @@ type Namespace struct {
 	Conntrack  Section[Flow]      `json:"conntrack"`
 	Sysctls    Section[Sysctl]    `json:"sysctls"`
 	Counters   Section[Counter]   `json:"counters"`                  // SNMP and netstat counters that moved during the probe
+	Traced     bool               `json:"rules_traced,omitempty"`    // the trace of nftables rules was on while the probe travelled
 	Generation uint32             `json:"nft_generation,omitempty"`  // when its chains were read
 	Changed    bool               `json:"ruleset_changed,omitempty"` // another program changed the nft ruleset between the packet and the reading
 }

@@ -120,7 +120,7 @@ func (g *hookGroup) end() *evidence.Event {
 }
 
 // chains counts those that let the packet pass: they said so themselves, or
-// the packet was alive behind them.
+// the packet was alive behind them. Those of type nat decide no fate.
 func (g *hookGroup) chains(c *evidence.Case) int {
 	seen := map[string]bool{}
 	for _, w := range g.walks {
@@ -138,6 +138,11 @@ func (g *hookGroup) chains(c *evidence.Case) int {
 	}
 	for _, h := range ns.Hooks.Items {
 		if h.Hook != g.key.hook || h.Family != family || h.Priority >= g.passed || ours(h.Table) {
+			continue
+		}
+		if h.NAT {
+			delete(seen, h.NFFamily+"/"+h.Table+"/"+h.Chain)
+			delete(seen, h.Family+"/"+h.Table+"/"+h.Hook)
 			continue
 		}
 		switch h.Type {

@@ -86,6 +86,7 @@ func stations(c *evidence.Case, v verdict.Verdict) []line {
 	for _, k := range l.order {
 		l.hooks[k].close(l)
 	}
+	l.translations()
 	l.closeRoutes()
 	for _, d := range l.left {
 		l.lines = append(l.lines, d.line)

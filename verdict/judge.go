@@ -13,6 +13,7 @@ import (
 // Whatever is not proven by c is `unexplained`, with what was seen in the proof.
 func Judge(c *evidence.Case) Verdict {
 	v := decide(c)
+	addTranslations(c, v)
 	if c.Lost > 0 {
 		if v.Certainty == Observed {
 			v.Certainty = Inferred

@@ -53,7 +53,8 @@ type Where struct {
 	Program  *ProgramRef       `json:"program,omitempty"`
 	Neighbor *NeighborRef      `json:"neighbor,omitempty"`
 	Hop      *HopRef           `json:"hop,omitempty"`
-	NAT      *NATRef           `json:"nat,omitempty"`
+	NAT      *NATRef           `json:"nat,omitempty"`  // of the destination, where the packet had undergone it
+	SNAT     *NATRef           `json:"snat,omitempty"` // of the probe's source, anywhere on its way
 }
 
 // Rule is a firewall rule, or a policy when Number is 0.
@@ -117,10 +118,12 @@ type HopRef struct {
 	Address string `json:"address"`
 }
 
-// NATRef is a translation of the destination, address and port on both sides.
+// NATRef is a translation of one end of the packet, address and port on both sides.
 type NATRef struct {
-	From string `json:"from"`
-	To   string `json:"to"`
+	From  string `json:"from"`
+	To    string `json:"to"`
+	Netns string `json:"netns,omitempty"` // where it was made
+	Rule  *Rule  `json:"rule,omitempty"`  // by which rule; empty where that is not proven
 }
 
 // Fix is the smallest change that lets this exchange pass, with its undo.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/netcfg"
+	"github.com/pathtrace/pathtrace/verdict"
 )
 
 // ourTable reports whether an nft table is a trace table of ours, of this run or another.
@@ -35,7 +36,7 @@ func (w *wants) add(k chainKey, handle uint64, number int) {
 }
 
 // ruleChains reads the chains that decided about our packets in a namespace, as
-// the user's own tools print them. Where a packet was dropped in a hook and no
+// the user's own tools print them, and those that translated them. Where a packet was dropped in a hook and no
 // rule was seen to do it, all chains of that hook are read, and those they lead
 // to. Chains that let everything pass are not read otherwise.
 func (g *gatherer) ruleChains(n *netcfg.Netns, name string, c *evidence.Case, hooks []evidence.Hook) evidence.Section[evidence.Chain] {
@@ -45,6 +46,13 @@ func (g *gatherer) ruleChains(n *netcfg.Netns, name string, c *evidence.Case, ho
 		if s := e.Rule; e.Netns == name && s != nil && deciding(s) {
 			w.add(chainKey{name, s.Backend, s.Family, s.Table, s.Chain}, s.Handle, s.Number)
 			told[e.Hook] = true
+		}
+	}
+	seen := evidence.Case{Target: c.Target, Events: c.Events, Namespaces: []evidence.Namespace{{Name: name, Hooks: evidence.Have(hooks)}}}
+	for _, t := range verdict.Translations(&seen) {
+		if t.Step != nil && t.Step.Netns == name {
+			s := t.Step.Rule
+			w.add(chainKey{name, s.Backend, s.Family, s.Table, s.Chain}, s.Handle, s.Number)
 		}
 	}
 	for _, e := range c.Events {

@@ -153,6 +153,7 @@ func (g *gatherer) namespace(name string, c *evidence.Case) evidence.Namespace {
 	} else {
 		s.Hooks = evidence.Missing[evidence.Hook](err.Error())
 	}
+	s.Traced = g.spaces.traced[name]
 	s.Links, s.Addresses, s.Neighbors, s.Rules = n.Links(), n.Addresses(), n.Neighbors(), n.IPRules()
 	if here.unrouted || name == c.Probe.Netns && len(c.Events) == here.routes {
 		s.Routes = n.Routes()

@@ -23,11 +23,12 @@ type spaces struct {
 	byName    map[string]*netcfg.Netns
 	counters  map[string]map[string]uint64 // before the probe, by namespace
 	nft       map[string]uint32            // generation of the ruleset once armed, by namespace
+	traced    map[string]bool              // namespaces whose nftables rules are traced
 }
 
 // openSpaces opens the probe's namespace and, unless ownOnly, all others of this host.
 func openSpaces(spec string, ownOnly bool) (*spaces, error) {
-	s := &spaces{byInode: map[uint32]*netcfg.Netns{}, byName: map[string]*netcfg.Netns{}, counters: map[string]map[string]uint64{}, nft: map[string]uint32{}}
+	s := &spaces{byInode: map[uint32]*netcfg.Netns{}, byName: map[string]*netcfg.Netns{}, counters: map[string]map[string]uint64{}, nft: map[string]uint32{}, traced: map[string]bool{}}
 	var err error
 	if spec == "" {
 		s.start, err = netcfg.Current()

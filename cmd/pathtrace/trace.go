@@ -159,10 +159,11 @@ func (r request) arm(t *tracer.Tracer, s *spaces, key tracer.Key) (unseen []stri
 		if !slices.Contains(hooked, uint32(n.Inode)) {
 			continue
 		}
-		why, err := armOne(t, n, key, version, r.noTouch)
+		traced, why, err := armOne(t, n, key, version, r.noTouch)
 		if err != nil {
 			return unseen, fmt.Errorf("%s: %w", n.Name, err)
 		}
+		s.traced[n.Name] = traced
 		for _, w := range why {
 			unseen = append(unseen, n.Name+": "+w)
 		}
@@ -174,13 +175,15 @@ func (r request) arm(t *tracer.Tracer, s *spaces, key tracer.Key) (unseen []stri
 }
 
 // armOne arms one namespace; what fails there is told, not fatal.
-func armOne(t *tracer.Tracer, n *netcfg.Netns, key tracer.Key, version int, noTouch bool) (unseen []string, err error) {
+func armOne(t *tracer.Tracer, n *netcfg.Netns, key tracer.Key, version int, noTouch bool) (traced bool, unseen []string, err error) {
 	inode := uint32(n.Inode)
 	err = n.Do(func() error {
 		if noTouch {
 			unseen = append(unseen, "nftables rules: not traced (--no-touch)")
 		} else if err := t.TraceRules(inode, key); err != nil {
 			unseen = append(unseen, fmt.Sprintf("nftables rules: not traced: %v", err))
+		} else {
+			traced = true
 		}
 		why, err := t.Observe(inode, version)
 		unseen = append(unseen, why...)
@@ -189,7 +192,7 @@ func armOne(t *tracer.Tracer, n *netcfg.Netns, key tracer.Key, version int, noTo
 		}
 		return nil
 	})
-	return unseen, err
+	return traced, unseen, err
 }
 
 func newCase(r request, s *spaces, t *tracer.Tracer) evidence.Case {

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/verdict"
+)
+
+// translations adds what NAT did to the first packet of either direction.
+func (l *ladder) translations() {
+	for _, t := range verdict.Translations(l.c) {
+		reply := t.Event.Direction == evidence.Reply
+		if p := class(t.Event.Packet); !opens(p) && !(reply && p != "ACK" && p != "data" && p != "FIN") {
+			continue
+		}
+		station, r := t.Hook, hook
+		if station == "" {
+			station = "nat"
+		}
+		if reply {
+			r = echo
+		}
+		l.add(t.Event, r, station, t.String(), "")
+	}
+}
