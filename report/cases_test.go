@@ -23,6 +23,7 @@ var stories = map[string]func() *story{
 	"hostile":           hostile,
 	"crowded":           crowded,
 	"limit-then-passed": limitThenPassed,
+	"translated":        translated,
 }
 
 func firewalls(s *story) {

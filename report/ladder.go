@@ -50,15 +50,13 @@ type ladder struct {
 	c       *evidence.Case
 	v       verdict.Verdict
 	lines   []line
-	flight  int                       // how often the first packet was sent again
-	resent  map[string]int            // how often a socket said that it sends again, by class and direction
-	sent    map[string]int64          // signatures of the first packet where it starts, by their time
-	classes map[[2]string]string      // what the last packet of a namespace and direction was
-	hooks   map[hookKey]*hookGroup    // open until the end
-	order   []hookKey                 // of hooks, by first event
-	routes  map[routeKey]*routeSearch // open until answered
-	asking  []routeKey                // of routes, by first event
-	seen    map[string]bool           // arrivals already told, by namespace, class, direction and flight
+	flight  int                    // how often the first packet was sent again
+	resent  map[string]int         // how often a socket said that it sends again, by class and direction
+	sent    map[string]int64       // signatures of the first packet where it starts, by their time
+	classes map[[2]string]string   // what the last packet of a namespace and direction was
+	hooks   map[hookKey]*hookGroup // open until the end
+	order   []hookKey              // of hooks, by first event
+	seen    map[string]bool        // arrivals already told, by namespace, class, direction and flight
 	left    []departure
 }
 
@@ -77,7 +75,6 @@ func stations(c *evidence.Case, v verdict.Verdict) []line {
 		resent:  map[string]int{},
 		classes: map[[2]string]string{},
 		hooks:   map[hookKey]*hookGroup{},
-		routes:  map[routeKey]*routeSearch{},
 		seen:    map[string]bool{},
 	}
 	for i := range c.Events {
@@ -87,7 +84,7 @@ func stations(c *evidence.Case, v verdict.Verdict) []line {
 		l.hooks[k].close(l)
 	}
 	l.translations()
-	l.closeRoutes()
+	l.searches()
 	for _, d := range l.left {
 		l.lines = append(l.lines, d.line)
 	}
@@ -124,8 +121,6 @@ func (l *ladder) event(e *evidence.Event) {
 		l.hook(e, class)
 	case evidence.Drop:
 		l.drop(e, class)
-	case evidence.Route:
-		l.route(e)
 	case evidence.State:
 		l.state(e)
 	case evidence.Retransmit:

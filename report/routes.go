@@ -3,53 +3,21 @@
 package report
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/verdict"
 )
 
-type routeKey struct{ netns, source, dest, iif string }
-
-// routeSearch is one question, put to one table after the other until one answers.
-type routeSearch struct {
-	first *evidence.Event
-	last  *evidence.Event
-	asked []string
-}
-
-func (l *ladder) route(e *evidence.Event) {
-	if e.Route == nil {
-		return
-	}
-	k := routeKey{e.Netns, e.Route.Source, e.Route.Dest, e.Route.IIF}
-	s := l.routes[k]
-	if s == nil {
-		s = &routeSearch{first: e}
-		l.routes[k] = s
-		l.asking = append(l.asking, k)
-	}
-	s.last = e
-	s.asked = append(s.asked, e.Route.Table)
-	if e.Route.Errno != "EAGAIN" {
-		delete(l.routes, k)
-		l.found(s)
-	}
-}
-
-// closeRoutes tells which questions no table answered, and what the kernel says
-// of the first hop where no lookup was seen.
-func (l *ladder) closeRoutes() {
-	for _, k := range l.asking {
-		s := l.routes[k]
-		if s == nil {
-			continue // answered
-		}
-		delete(l.routes, k)
-		// The local table alone is asked whether an address is our own; no is no failure.
-		if last := s.asked[len(s.asked)-1]; last != "local" {
-			l.found(s)
-		}
+// searches adds the routes that were found for the first packet and its answer,
+// and those that were not, with what the kernel says of the first hop where no
+// lookup was seen.
+func (l *ladder) searches() {
+	end := l.endpoint()
+	for _, s := range verdict.RouteChoices(l.c) {
+		l.search(s, end)
 	}
 	for _, x := range l.lines {
 		if x.station == "route" && x.where == place(l.c.Probe.Netns) {
@@ -69,25 +37,81 @@ func (l *ladder) closeRoutes() {
 	}
 }
 
-// found adds a line for the answer. The kernel also asks for the way back (is
-// the source believable?): that is told only where it fails.
-func (l *ladder) found(s *routeSearch) {
-	e := s.last
-	r := e.Route
+// search adds a line for the answer. The kernel asks for more than where a
+// packet goes: is the source believable, is an address our own? That is told only where it fails.
+func (l *ladder) search(s *verdict.RouteChoice, end string) {
+	e, r := s.Last, s.Last.Route
 	back := e.Direction == evidence.Reply || r.Dest == host(l.c.Probe.Local)
-	ns := l.c.Namespace(e.Netns)
+	if r.Errno == "EAGAIN" && r.Table == "local" {
+		return // the local table alone is asked whether an address is our own; no is no failure
+	}
 	if r.Errno == "" {
-		if back || e.Netns != l.c.Probe.Netns && delivers(ns, r) {
+		if r.IIF == "" && (!back && e.Netns != l.c.Probe.Netns || back && e.Netns != end) || !l.travels(e.Netns, r) {
 			return
 		}
-		l.add(s.first, route, "route", describeRoute(ns, r.Dest, "", r.OIF, r.Gateway, r.Table), "")
+		rank := route
+		if back || s.Local {
+			rank = echo
+		}
+		l.add(s.First, rank, "route", arrow(back)+l.routeText(s)+ruleText(s), "")
 		return
 	}
-	text := noRoute(ns, r, s.asked)
-	if back {
-		text = "← " + text
-	}
+	text := arrow(back) + noRoute(l.c.Namespace(e.Netns), r, s.Asked) + ruleText(s)
 	l.lines = append(l.lines, line{at: e.At, where: place(e.Netns), station: "route", text: text, mark: "✗", rank: vital})
+}
+
+// travels reports whether packets of ours, and not those that ask for link
+// addresses, had the ends that a table was asked for.
+func (l *ladder) travels(netns string, r *evidence.RouteLookup) bool {
+	source, dest := r.Source == "", r.Dest == l.c.Target.Address && netns == l.c.Probe.Netns
+	for i := range l.c.Events {
+		if e := &l.c.Events[i]; e.Packet != nil && e.Netns == netns && e.Packet.Protocol == l.c.Target.Protocol {
+			source = source || e.Packet.Source == r.Source
+			dest = dest || e.Packet.Dest == r.Dest
+		}
+	}
+	return source && dest
+}
+
+func arrow(back bool) string {
+	if back {
+		return "← "
+	}
+	return ""
+}
+
+// endpoint is the namespace that the first packet came to last: answers are made there.
+func (l *ladder) endpoint() string {
+	end := l.c.Probe.Netns
+	for i := range l.c.Events {
+		if e := &l.c.Events[i]; e.Kind == evidence.Receive && e.Packet != nil && e.Direction == evidence.Forward && opens(class(e.Packet)) {
+			end = e.Netns
+		}
+	}
+	return end
+}
+
+func (l *ladder) routeText(s *verdict.RouteChoice) string {
+	r := s.Last.Route
+	if s.Entry != "" {
+		return s.Entry + ", table " + s.Table()
+	}
+	return describeRoute(l.c.Namespace(s.Last.Netns), r.Dest, "", r.OIF, r.Gateway, s.Table())
+}
+
+// ruleText names the ip rule that led to the table; where it has no selector its number says it all.
+func ruleText(s *verdict.RouteChoice) string {
+	var names []string
+	for _, r := range s.Rules {
+		names = append(names, fmt.Sprint(r.Priority))
+	}
+	switch {
+	case len(names) == 0:
+		return ""
+	case len(names) == 1 && !strings.HasSuffix(s.Rules[0].Text, " from all lookup "+s.Rules[0].Table):
+		return ", ip rule " + s.Rules[0].Text
+	}
+	return ", ip rule " + strings.Join(names, " or ")
 }
 
 func noRoute(ns *evidence.Namespace, r *evidence.RouteLookup, asked []string) string {
@@ -101,20 +125,6 @@ func noRoute(ns *evidence.Namespace, r *evidence.RouteLookup, asked []string) st
 		return s + " in table " + asked[0]
 	}
 	return s + " in tables " + strings.Join(asked, ", ")
-}
-
-// delivers reports whether the answer is that the packet has arrived. As long
-// as a namespace has only the three rules it was born with, the kernel keeps the
-// local table within main and names that.
-func delivers(ns *evidence.Namespace, r *evidence.RouteLookup) bool {
-	if r.Table == "local" {
-		return true
-	}
-	if ns == nil || !ns.Routes.Read() {
-		return r.OIF == r.IIF && r.Gateway == ""
-	}
-	it := routeItem(ns, r.Dest, "local", "", "", "")
-	return it != nil
 }
 
 func lookupText(ns *evidence.Namespace, k evidence.Lookup) (text, mark string) {

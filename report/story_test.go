@@ -54,6 +54,13 @@ func (s *story) netns(name string, routes ...string) evidence.Namespace {
 		items = append(items, routeText(r))
 	}
 	n.Routes = evidence.Have(items)
+	n.Rules = evidence.Have([]evidence.IPRule{
+		{Family: 4, Priority: 0, Action: "lookup", Table: "local", Text: "0: from all lookup local"},
+		{Family: 4, Priority: 32766, Action: "lookup", Table: "main", Text: "32766: from all lookup main"},
+		{Family: 4, Priority: 32767, Action: "lookup", Table: "default", Text: "32767: from all lookup default"},
+		{Family: 6, Priority: 0, Action: "lookup", Table: "local", Text: "0: from all lookup local"},
+		{Family: 6, Priority: 32766, Action: "lookup", Table: "main", Text: "32766: from all lookup main"},
+	})
 	n.Hooks = evidence.Have([]evidence.Hook(nil))
 	n.Chains = evidence.Missing[evidence.Chain]("nft is not installed")
 	return n

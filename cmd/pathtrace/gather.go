@@ -158,7 +158,7 @@ func (g *gatherer) namespace(name string, c *evidence.Case) evidence.Namespace {
 	if here.unrouted || name == c.Probe.Netns && len(c.Events) == here.routes {
 		s.Routes = n.Routes()
 	}
-	s.Lookups = g.lookups(n, here)
+	s.Lookups = g.lookups(n, asked(c, name), here)
 	s.Sockets = g.sockets(n, name, here, c)
 	s.Sysctls = n.Sysctls(sysctls(s.Links.Items)...)
 	s.Chains = g.ruleChains(n, name, c, s.Hooks.Items)
@@ -251,9 +251,33 @@ func packetsIn(c *evidence.Case, name string) present {
 	return p
 }
 
-// lookups asks the kernel for the routes of our packets, there and back.
-func (g *gatherer) lookups(n *netcfg.Netns, here present) evidence.Section[evidence.Lookup] {
+// asked are the questions that the kernel itself put to the routing tables and got an answer to.
+func asked(c *evidence.Case, name string) (flows []flow) {
+	for _, e := range c.Events {
+		if e.Netns != name || e.Kind != evidence.Route || e.Route.Errno != "" {
+			continue
+		}
+		dest, err := netip.ParseAddr(e.Route.Dest)
+		source, _ := netip.ParseAddr(e.Route.Source)
+		if f := (flow{source, dest, e.Route.IIF, e.Route.Mark}); err == nil && !slices.Contains(flows, f) {
+			flows = append(flows, f)
+		}
+	}
+	return flows
+}
+
+// lookups asks the kernel for the routes of our packets, there and back: for
+// what it asked itself, which names the entry that answered, then for packets as they came in and would leave.
+func (g *gatherer) lookups(n *netcfg.Netns, asked []flow, here present) evidence.Section[evidence.Lookup] {
 	out := []evidence.Lookup{}
+	for _, f := range asked {
+		if slices.Contains(here.flows, f) {
+			continue
+		}
+		if l := n.Lookup(netcfg.RouteQuery{Dest: f.dest, Source: f.source, IIF: f.iif, Mark: f.mark}); l.Errno == "" {
+			out = append(out, l)
+		}
+	}
 	for _, f := range here.flows {
 		out = append(out, n.Lookup(netcfg.RouteQuery{Dest: f.dest, Source: f.source, IIF: f.iif, Mark: f.mark}))
 	}
