@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,22 +115,39 @@ type answer struct {
 
 type where struct {
 	Netns, Device, Hook string
-	Rule                *struct {
-		Backend, Family, Table, Chain, Text string
-		Path                                []string
-		Handle                              uint64
-		Number                              int
-	}
-	Route   struct{ Text, Table string }
-	IPRule  struct{ Priority int } `json:"ip_rule"`
-	Sysctl  struct{ Name, Value string }
-	Process struct{ Comm string }
-	Socket  struct {
+	Rule                *rule
+	Route               struct{ Text, Table string }
+	IPRule              struct{ Priority int } `json:"ip_rule"`
+	Sysctl              struct{ Name, Value string }
+	Process             struct{ Comm string }
+	Socket              struct {
 		Local   string
 		Backlog int
 	}
 	Neighbor struct{ Address string }
-	NAT      struct{ To string }
+	NAT      translation
+	SNAT     translation
+}
+
+type rule struct {
+	Backend, Family, Table, Chain, Text string
+	Path                                []string
+	Handle                              uint64
+	Number                              int
+}
+
+type translation struct {
+	To   string
+	Rule *rule
+}
+
+// address of To, without the port.
+func (t translation) address() string {
+	ap, err := netip.ParseAddrPort(t.To)
+	if err != nil {
+		return t.To
+	}
+	return ap.Addr().String()
 }
 
 // found is the part of an answer that a fault asks about.
@@ -173,6 +191,11 @@ func (a *answer) seen(l *lab.Lab, f lab.Fault) found {
 		Backlog:   keep(asked.Backlog, w.Socket.Backlog),
 		Neighbor:  keep(asked.Neighbor, w.Neighbor.Address),
 		NATTo:     keep(asked.NATTo, w.NAT.To),
+		NATRule:   w.NAT.Rule.seen(asked.NATRule),
+		NoNAT:     keep(asked.NoNAT, w.NAT.To == "" && w.SNAT.To == ""),
+		SNATTo:    keep(asked.SNATTo, w.SNAT.address()),
+		SNATRule:  w.SNAT.Rule.seen(asked.SNATRule),
+		Rule:      w.Rule.seen(asked.Rule),
 	}
 	if strings.HasPrefix(got.Route, asked.Route) {
 		got.Route = asked.Route
@@ -183,11 +206,17 @@ func (a *answer) seen(l *lab.Lab, f lab.Fault) found {
 			got.Certainty = "observed or inferred"
 		}
 	}
-	if r := w.Rule; r != nil && asked.Rule != nil {
-		got.Rule = &lab.Rule{Backend: r.Backend, Family: r.Family, Table: r.Table, Chain: r.Chain, Path: r.Path, Number: r.Number, Text: r.Text}
-		if strings.Contains(r.Text, asked.Rule.Text) {
-			got.Rule.Text = asked.Rule.Text
-		}
+	return got
+}
+
+// seen reduces a rule to what is asked about it.
+func (r *rule) seen(asked *lab.Rule) *lab.Rule {
+	if r == nil || asked == nil {
+		return nil
+	}
+	got := &lab.Rule{Backend: r.Backend, Family: r.Family, Table: r.Table, Chain: r.Chain, Path: r.Path, Number: r.Number, Text: r.Text}
+	if strings.Contains(r.Text, asked.Text) {
+		got.Text = asked.Text
 	}
 	return got
 }

@@ -41,6 +41,10 @@ type Want struct {
 	Backlog   int    // where.socket.backlog
 	Neighbor  string // where.neighbor.address
 	NATTo     string // where.nat.to
+	NATRule   *Rule  // where.nat.rule
+	NoNAT     bool   // neither where.nat nor where.snat
+	SNATTo    string // address of where.snat.to
+	SNATRule  *Rule  // where.snat.rule
 }
 
 // Rule is the firewall rule a verdict must name. Number is 0 for a policy.
@@ -53,7 +57,7 @@ type Rule struct {
 
 // Faults returns every fault and control, in a fixed order.
 func Faults() []Fault {
-	all := slices.Concat(serviceFaults(), nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), realFaults(), controls())
+	all := slices.Concat(serviceFaults(), nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), realFaults(), natFaults(), controls())
 	for i := range all {
 		f := &all[i]
 		if f.Target == nil {
