@@ -52,6 +52,7 @@ type LegacyEntry struct {
 	Packets uint64 // summed over all CPUs
 	Bytes   uint64
 
+	stateful bool // a match or the target remembers packets
 	standard bool // the verdict is in the entry, no target function is called
 }
 

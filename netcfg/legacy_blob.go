@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
@@ -110,6 +111,7 @@ func parseLegacyEntry(family int, b []byte) (e LegacyEntry, verdict int32, err e
 	// struct xt_entry_target: two bytes of size, the name, a byte of revision;
 	// behind it the verdict of a standard target, or the name of a chain.
 	e.Target, _, _ = strings.Cut(string(b[target+2:target+sizeofTargetHead-1]), "\x00")
+	e.stateful = e.Target == "SET" || keepsState(b[l.size:target])
 	data := b[target+sizeofTargetHead : next]
 	switch e.Target {
 	case "":
@@ -122,6 +124,26 @@ func parseLegacyEntry(family int, b []byte) (e LegacyEntry, verdict int32, err e
 		e.Chain, _, _ = strings.Cut(string(data), "\x00")
 	}
 	return e, verdict, nil
+}
+
+// statefulMatches are the extensions of x_tables that remember packets.
+var statefulMatches = []string{"limit", "hashlimit", "recent", "connlimit", "quota", "statistic"}
+
+// keepsState reports whether one of an entry's matches does. struct
+// xt_entry_match: two bytes of size, the name, a byte of revision, then its data.
+func keepsState(matches []byte) bool {
+	for len(matches) >= sizeofTargetHead {
+		size := int(binary.NativeEndian.Uint16(matches))
+		if size < sizeofTargetHead || size > len(matches) {
+			return false
+		}
+		name, _, _ := strings.Cut(string(matches[2:sizeofTargetHead-1]), "\x00")
+		if slices.Contains(statefulMatches, name) {
+			return true
+		}
+		matches = matches[size:]
+	}
+	return false
 }
 
 // nameChains says of each entry in which chain it is, and numbers the rules.

@@ -59,6 +59,7 @@ func (n *Netns) NFTGeneration() (uint32, error) {
 // nftRule is what counts of one rule: its handle, and its counter if it has one.
 type nftRule struct {
 	handle, packets, bytes uint64
+	stateful               bool
 }
 
 // parseNFTRule reads an NFT_MSG_NEWRULE message. Attribute numbers are those
@@ -71,14 +72,15 @@ func parseNFTRule(msg []byte) (rule nftRule, chain string) {
 		case unix.NFTA_RULE_CHAIN:
 			chain = a.text()
 		case unix.NFTA_RULE_EXPRESSIONS:
-			rule.packets, rule.bytes = ruleCounter(a.value)
+			rule.packets, rule.bytes, rule.stateful = ruleExpressions(a.value)
 		}
 	}
 	return rule, chain
 }
 
-// ruleCounter finds the first counter among the expressions of a rule.
-func ruleCounter(expressions []byte) (packets, bytes uint64) {
+// ruleExpressions finds the first counter among the expressions of a rule, and whether one of them remembers packets.
+func ruleExpressions(expressions []byte) (packets, bytes uint64, stateful bool) {
+	counted := false
 	for _, element := range attributes(expressions) {
 		var name string
 		var data []byte
@@ -90,9 +92,11 @@ func ruleCounter(expressions []byte) (packets, bytes uint64) {
 				data = a.value
 			}
 		}
-		if name != "counter" {
+		stateful = stateful || remembers(name, data)
+		if name != "counter" || counted {
 			continue
 		}
+		counted = true
 		for _, a := range attributes(data) {
 			switch a.kind {
 			case unix.NFTA_COUNTER_BYTES:
@@ -101,9 +105,8 @@ func ruleCounter(expressions []byte) (packets, bytes uint64) {
 				packets = a.be64()
 			}
 		}
-		return packets, bytes
 	}
-	return 0, 0
+	return packets, bytes, stateful
 }
 
 // nftRules returns the rules of one chain in order.

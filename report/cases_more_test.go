@@ -158,6 +158,7 @@ func limitThenPassed() *story {
 	s.arrive("S")
 	s.back("S.")
 	s.end(evidence.Connected, "")
-	s.v = verdict.Verdict{Cause: "reachable", Certainty: verdict.Observed, Summary: "10.77.2.2:80/tcp: reachable: connected after 1010.21 ms", Proof: []string{"one drop; a later copy passed"}}
+	s.v = verdict.Verdict{Cause: "reachable", Certainty: verdict.Observed, Summary: "10.77.2.2:80/tcp: reachable: connected after 1010.21 ms", Proof: []string{"one drop; a later copy passed"},
+		Consumed: []string{`the probe has taken a token of "limit rate 1/second", nft inet fw chain input rule 1 (handle 2) in pt-s`}}
 	return s
 }

@@ -170,6 +170,11 @@ func class(p *evidence.Packet) string {
 // in full: the first of either direction.
 func opens(class string) bool { return class == "SYN" || class == "UDP" }
 
+// first reports whether a forward packet of the class is what the probe sent first.
+func (l *ladder) first(class string) bool {
+	return opens(class) || class == "ICMP" && l.c.Target.Protocol == "icmp"
+}
+
 // again notices that the first packet was sent once more: it passes where it
 // starts a second time. The kernel never waits less than 200 ms for that.
 func (l *ladder) again(e *evidence.Event, class string) {

@@ -11,7 +11,7 @@ import (
 func (l *ladder) translations() {
 	for _, t := range verdict.Translations(l.c) {
 		reply := t.Event.Direction == evidence.Reply
-		if p := class(t.Event.Packet); !opens(p) && !(reply && p != "ACK" && p != "data" && p != "FIN") {
+		if p := class(t.Event.Packet); p == "ACK" || p == "data" || p == "FIN" || !reply && !l.first(p) {
 			continue
 		}
 		station, r := t.Hook, hook

@@ -60,12 +60,20 @@ func (l *ladder) search(s *verdict.RouteChoice, end string) {
 	l.lines = append(l.lines, line{at: e.At, where: place(e.Netns), station: "route", text: text, mark: "✗", rank: vital})
 }
 
+// probes reports whether a packet is of the probe's own protocol.
+func (l *ladder) probes(p *evidence.Packet) bool {
+	if p.Protocol == "icmpv6" {
+		return l.c.Target.Protocol == "icmp" && p.Type != nil && (*p.Type == 128 || *p.Type == 129)
+	}
+	return p.Protocol == l.c.Target.Protocol
+}
+
 // travels reports whether packets of ours, and not those that ask for link
 // addresses, had the ends that a table was asked for.
 func (l *ladder) travels(netns string, r *evidence.RouteLookup) bool {
 	source, dest := r.Source == "", r.Dest == l.c.Target.Address && netns == l.c.Probe.Netns
 	for i := range l.c.Events {
-		if e := &l.c.Events[i]; e.Packet != nil && e.Netns == netns && e.Packet.Protocol == l.c.Target.Protocol {
+		if e := &l.c.Events[i]; e.Packet != nil && e.Netns == netns && l.probes(e.Packet) {
 			source = source || e.Packet.Source == r.Source
 			dest = dest || e.Packet.Dest == r.Dest
 		}
@@ -84,7 +92,7 @@ func arrow(back bool) string {
 func (l *ladder) endpoint() string {
 	end := l.c.Probe.Netns
 	for i := range l.c.Events {
-		if e := &l.c.Events[i]; e.Kind == evidence.Receive && e.Packet != nil && e.Direction == evidence.Forward && opens(class(e.Packet)) {
+		if e := &l.c.Events[i]; e.Kind == evidence.Receive && e.Packet != nil && e.Direction == evidence.Forward && l.first(class(e.Packet)) {
 			end = e.Netns
 		}
 	}

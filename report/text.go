@@ -170,6 +170,13 @@ func (p *page) blocks(c *evidence.Case, v verdict.Verdict, verbose int) {
 		}
 		p.fix(f, verbose)
 	}
+	for i, s := range v.Consumed {
+		if i == someUsed && len(v.Consumed) > someUsed+1 && verbose == 0 {
+			p.block("used", fmt.Sprintf("%d more with -v", len(v.Consumed)-i))
+			break
+		}
+		p.block("used", Clean(s))
+	}
 	for _, s := range unseen(c, v, verbose) {
 		p.block("unseen", Clean(s))
 	}
@@ -189,6 +196,9 @@ func (p *page) fix(f verdict.Fix, verbose int) {
 		p.command("undo", s)
 	}
 }
+
+// someUsed is how many of what the probe has used up are told unasked.
+const someUsed = 4
 
 const labelWidth = 2 + 6 + 1
 

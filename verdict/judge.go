@@ -14,6 +14,7 @@ import (
 func Judge(c *evidence.Case) Verdict {
 	v := decide(c)
 	addTranslations(c, v)
+	addConsumed(c, v)
 	if c.Lost > 0 {
 		if v.Certainty == Observed {
 			v.Certainty = Inferred

@@ -137,6 +137,9 @@ func (t *Translation) explain(c *evidence.Case) {
 	case last == nil && n != nil && n.Traced && onlyNFT(n, t.hooks()):
 		t.How = "by conntrack, which knew the connection: no rule was asked"
 		return
+	case last == nil && n != nil && !n.Traced:
+		t.How = "by which rule is not known: rules were not traced"
+		return
 	case last == nil:
 		t.How = "no rule was seen to be asked"
 		return

@@ -25,6 +25,8 @@ type Verdict struct {
 	Proof     []string  `json:"proof"`  // each a fact that was read or seen
 	Fixes     []Fix     `json:"fixes"`  // the first is the smallest
 	Unseen    []string  `json:"unseen"` // what could not be looked at, and why
+	// Consumed is what the probe itself used up or left behind in firewall rules: limits, quotas, entries of sets.
+	Consumed []string `json:"consumed,omitempty"`
 
 	// Transient: the drop may pass by itself (limit, queue, buffer, conntrack, neighbour),
 	// so that one retransmission is worth waiting for.

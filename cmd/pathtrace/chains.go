@@ -55,6 +55,7 @@ func (g *gatherer) ruleChains(n *netcfg.Netns, name string, c *evidence.Case, ho
 			w.add(chainKey{name, s.Backend, s.Family, s.Table, s.Chain}, s.Handle, s.Number)
 		}
 	}
+	g.wantStateful(&w, n, name, c)
 	for _, e := range c.Events {
 		if e.Netns != name || e.Kind != evidence.Drop || e.Hook == "" || told[e.Hook] {
 			continue
@@ -81,6 +82,62 @@ func (g *gatherer) ruleChains(n *netcfg.Netns, name string, c *evidence.Case, ho
 		}
 	}
 	return evidence.Section[evidence.Chain]{Items: out, Unread: strings.Join(unread, "; ")}
+}
+
+// wantStateful adds the chains that our packets went through and in which a
+// rule remembers packets: the probe has left its traces there. What of them
+// cannot be read is left out; what decides is wanted for itself.
+func (g *gatherer) wantStateful(w *wants, n *netcfg.Netns, name string, c *evidence.Case) {
+	for _, e := range c.Events {
+		s := e.Rule
+		if e.Netns != name || s == nil {
+			continue
+		}
+		for _, to := range []string{s.Chain, s.Target} {
+			k := chainKey{name, s.Backend, s.Family, s.Table, to}
+			if to == "" || to == s.Target && s.Verdict != "jump" && s.Verdict != "goto" {
+				continue
+			}
+			rules, known := g.stateful[k]
+			if !known {
+				rules = g.readStateful(n, k)
+				g.stateful[k] = rules
+			}
+			if len(rules.handles)+len(rules.numbers) == 0 {
+				continue
+			}
+			if to == s.Chain && s.Handle+uint64(s.Number) != 0 {
+				w.add(k, s.Handle, s.Number)
+			}
+			for _, h := range rules.handles {
+				w.add(k, h, 0)
+			}
+			for _, i := range rules.numbers {
+				w.add(k, 0, i)
+			}
+		}
+	}
+}
+
+// stateful are rules of a chain that remember packets.
+type stateful struct {
+	handles []uint64
+	numbers []int
+}
+
+func (g *gatherer) readStateful(n *netcfg.Netns, k chainKey) (s stateful) {
+	if k.backend != "iptables-legacy" {
+		s.handles, _ = n.NFTStateful(k.family, k.table, k.chain)
+		return s
+	}
+	version := 4
+	if k.family == "ip6" {
+		version = 6
+	}
+	if t := g.tables[tableKey{k.netns, version, k.table}]; t != nil {
+		s.numbers = t.Stateful(k.chain)
+	}
+	return s
 }
 
 // chain reads one chain, once.

@@ -20,6 +20,8 @@ type gatherer struct {
 	tables map[tableKey]*netcfg.LegacyTable
 	conns  map[string][]evidence.Socket // our connection, as the server's namespace has it
 	chains map[chainKey]evidence.Chain
+	// stateful rules of the chains that were looked at
+	stateful map[chainKey]stateful
 	// counted are the legacy counters that were replayed, by namespace
 	counted map[string][]*tracer.Counters
 }
@@ -36,6 +38,7 @@ func newGatherer(s *spaces, t *tracer.Tracer) *gatherer {
 	return &gatherer{
 		spaces: s, tracer: t, tables: map[tableKey]*netcfg.LegacyTable{},
 		conns: map[string][]evidence.Socket{}, chains: map[chainKey]evidence.Chain{}, counted: map[string][]*tracer.Counters{},
+		stateful: map[chainKey]stateful{},
 	}
 }
 
