@@ -169,7 +169,7 @@ func addConsumed(c *evidence.Case, v *Verdict) {
 		}
 		for i := range p.chain.Rules {
 			f := &p.chain.Rules[i]
-			if matched, met := p.met(f); matched || !met || !spent(f.Text, p.packet) || seen[f.Number] {
+			if matched, met := p.met(f); matched || !met || !spent(p.chain.Backend, f.Text, p.packet) || seen[f.Number] {
 				continue
 			}
 			seen[f.Number], depends = true, true
@@ -183,7 +183,7 @@ func addConsumed(c *evidence.Case, v *Verdict) {
 }
 
 // spent reports whether a rule that might have let a packet pass did not match because its limit was used up, and for no other reason.
-func spent(text string, p *evidence.Packet) bool {
+func spent(backend, text string, p *evidence.Packet) bool {
 	all := stateful(text)
-	return len(all) == 1 && all[0].use == under && !dropText.MatchString(text) && holds(all[0].before, p) == yes && !condition.MatchString(all[0].after)
+	return len(all) == 1 && all[0].use == under && !readRule(backend, text).drops() && holds(all[0].before, p) == yes && !condition.MatchString(all[0].after)
 }
