@@ -21,10 +21,14 @@ type Case struct {
 	Probe         Probe       `json:"probe"`
 	Events        []Event     `json:"events"`          // in the order of Event.At
 	Lost          uint64      `json:"lost"`            // events the kernel could not hand over
+	Scope         string      `json:"scope,omitempty"` // "netns": only the probe's own namespace was watched, all else is remote
 	Namespaces    []Namespace `json:"namespaces"`      // those our packets met; the probe's own is always there
 	Unseen        []string    `json:"unseen"`          // what could not be looked at, and why
 	Walks         []Walk      `json:"walks,omitempty"` // of the way beyond this host, made after the probe
 }
+
+// OwnNamespace is the [Case.Scope] of a trace that watched no other namespace than the probe's.
+const OwnNamespace = "netns"
 
 // Namespace returns the configuration of the namespace called name, or nil.
 func (c *Case) Namespace(name string) *Namespace {

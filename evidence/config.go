@@ -55,6 +55,10 @@ type Link struct {
 	XDP     uint32   `json:"xdp_program,omitempty"`
 	// Isolated: a bridge port that exchanges no frames with other isolated ports.
 	Isolated bool `json:"isolated,omitempty"`
+	// PortState of a bridge port, as `bridge link` prints it: disabled, listening, learning, forwarding or blocking.
+	PortState string `json:"port_state,omitempty"`
+	// STP of a bridge: a spanning tree, not the user, decides about the states of its ports. Nil: no bridge, or not read.
+	STP *bool `json:"stp,omitempty"`
 }
 
 // Address of a device.

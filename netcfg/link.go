@@ -42,35 +42,15 @@ func (n *Netns) Links() evidence.Section[evidence.Link] {
 	for _, l := range links {
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
-	isolated := n.isolatedPorts(links)
+	ports, trees := n.bridgePorts(links), n.spanningTrees(links)
 	list := make([]evidence.Link, 0, len(links))
 	for _, l := range links {
 		e := linkEvidence(l, names)
-		e.Isolated = isolated[e.Index]
+		p := ports[e.Index]
+		e.Isolated, e.PortState, e.STP = p.isolated, p.state, trees[e.Index]
 		list = append(list, e)
 	}
 	return section("links", list, err)
-}
-
-// isolatedPorts returns the indexes of the bridge ports that are isolated
-// (IFLA_BRPORT_ISOLATED, Linux 4.18). It asks only where there are bridge ports.
-func (n *Netns) isolatedPorts(links []netlink.Link) map[int]bool {
-	out := map[int]bool{}
-	bridges := map[int]bool{}
-	for _, l := range links {
-		bridges[l.Attrs().Index] = l.Type() == "bridge"
-	}
-	_ = n.Do(func() error { // a port that is not told is not isolated, as far as any verdict goes
-		for _, l := range links {
-			if a := l.Attrs(); bridges[a.MasterIndex] {
-				if p, err := netlink.LinkGetProtinfo(l); err == nil && p.Isolated {
-					out[a.Index] = true
-				}
-			}
-		}
-		return nil
-	})
-	return out
 }
 
 func linkEvidence(l netlink.Link, names map[int]string) evidence.Link {

@@ -113,6 +113,7 @@ func TestSchemaKnowsEveryKey(t *testing.T) {
 var enums = map[string]string{
 	"hook": "INPUT", "direction": "reply", "kind": "drop", "verdict": "drop", "backend": "nft", "family": "ip", "outcome": "refused", "errno": "EPERM",
 	"answer": "rst", "protocol": "tcp", "hooks": "kprobe", "cause": "no-route", "certainty": "observed", "type": "nft",
+	"scope": "netns", "port_state": "blocking",
 }
 
 func fill(v reflect.Value, name string) {
@@ -155,7 +156,7 @@ func fill(v reflect.Value, name string) {
 func TestSchemaKnowsEveryWord(t *testing.T) {
 	var s struct {
 		Defs struct {
-			Event, Probe, Verdict struct {
+			Document, Event, Probe, Verdict struct {
 				Properties map[string]struct{ Enum []string }
 			}
 			Hook struct{ Enum []string }
@@ -166,7 +167,7 @@ func TestSchemaKnowsEveryWord(t *testing.T) {
 	}
 	known := map[string]bool{}
 	for _, list := range [][]string{s.Defs.Event.Properties["kind"].Enum, s.Defs.Event.Properties["direction"].Enum, s.Defs.Probe.Properties["outcome"].Enum,
-		s.Defs.Verdict.Properties["certainty"].Enum, s.Defs.Hook.Enum} {
+		s.Defs.Verdict.Properties["certainty"].Enum, s.Defs.Document.Properties["scope"].Enum, s.Defs.Hook.Enum} {
 		for _, w := range list {
 			known[w] = true
 		}
