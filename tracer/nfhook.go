@@ -63,7 +63,7 @@ var hookFrames = map[string]string{
 	"ip_local_deliver": evidence.Input, "ip6_input": evidence.Input,
 	"ip_forward": evidence.ForwardHook, "ip6_forward": evidence.ForwardHook,
 	"__ip_local_out": evidence.Output, "ip_local_out": evidence.Output, "__ip6_local_out": evidence.Output, "ip6_local_out": evidence.Output,
-	"ip6_xmit": evidence.Output, "raw_sendmsg": evidence.Output, "rawv6_sendmsg": evidence.Output,
+	"ip6_xmit": evidence.Output, "ndisc_send_skb": evidence.Output, "raw_sendmsg": evidence.Output, "rawv6_sendmsg": evidence.Output,
 	"ip_output": evidence.Postrouting, "ip6_output": evidence.Postrouting, "ip_mc_output": evidence.Postrouting,
 	"br_handle_frame": evidence.Prerouting, "br_pass_frame_up": evidence.Input, "__br_forward": evidence.ForwardHook,
 	"__br_deliver": evidence.Output, "br_forward_finish": evidence.Postrouting,

@@ -8,7 +8,9 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/netcfg"
+	"github.com/pathtrace/pathtrace/tracer"
 )
 
 // maxCounted bounds the namespaces whose counters are read before the probe.
@@ -18,6 +20,7 @@ const maxCounted = 64
 type spaces struct {
 	start     *netcfg.Netns   // where the probe starts
 	connected []*netcfg.Netns // those that devices lead to from there: only they are armed
+	ownOnly   bool
 	unseen    []string
 	byInode   map[uint32]*netcfg.Netns
 	byName    map[string]*netcfg.Netns
@@ -28,7 +31,7 @@ type spaces struct {
 
 // openSpaces opens the probe's namespace and, unless ownOnly, all others of this host.
 func openSpaces(spec string, ownOnly bool) (*spaces, error) {
-	s := &spaces{byInode: map[uint32]*netcfg.Netns{}, byName: map[string]*netcfg.Netns{}, counters: map[string]map[string]uint64{}, nft: map[string]uint32{}, traced: map[string]bool{}}
+	s := &spaces{ownOnly: ownOnly, byInode: map[uint32]*netcfg.Netns{}, byName: map[string]*netcfg.Netns{}, counters: map[string]map[string]uint64{}, nft: map[string]uint32{}, traced: map[string]bool{}}
 	var err error
 	if spec == "" {
 		s.start, err = netcfg.Current()
@@ -103,6 +106,28 @@ func (s *spaces) readCounters() {
 			s.counters[n.Name] = m
 		}
 	}
+}
+
+// foreign reports whether a record is about a namespace that the user did not
+// want to be watched, or that the probe cannot have to do with.
+func (s *spaces) foreign(r tracer.Record) bool {
+	netns := r.Event.Netns
+	if r.Counters != nil {
+		netns = r.Counters.Event.Netns
+	}
+	switch {
+	case netns == "":
+		return false
+	case s.ownOnly:
+		return netns != s.start.Name
+	}
+	// Questions for link addresses are known by these only, and two networks that never meet may use the same.
+	return resolves(r.Event.Packet) && !slices.ContainsFunc(s.connected, func(n *netcfg.Netns) bool { return n.Name == netns })
+}
+
+// resolves reports whether a packet asks for or tells a link address (ARP; RFC 4861).
+func resolves(p *evidence.Packet) bool {
+	return p != nil && (p.Protocol == "arp" || p.Protocol == "icmpv6" && p.Type != nil && (*p.Type == 135 || *p.Type == 136))
 }
 
 func (s *spaces) close() {

@@ -214,6 +214,9 @@ func newCase(r request, s *spaces, t *tracer.Tracer) evidence.Case {
 		c.Host.Missing = []string{} // read, and nothing is missing
 	}
 	c.Probe.Netns = s.start.Name
+	if r.ownOnly {
+		c.Scope = evidence.OwnNamespace
+	}
 	return c
 }
 

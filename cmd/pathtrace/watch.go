@@ -69,6 +69,9 @@ func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p
 
 // take keeps a record, and wakes whoever waits for one that may decide.
 func (w *watch) take(r tracer.Record) {
+	if w.spaces.foreign(r) {
+		return
+	}
 	w.mu.Lock()
 	w.records = append(w.records, r)
 	w.mu.Unlock()
