@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 
 	"github.com/pathtrace/pathtrace/evidence"
@@ -33,11 +34,13 @@ var ipCauses = []Cause{
 	},
 	{
 		ID: "martian-source", Means: "a source address that may not appear there",
-		Needs: "drop IP_LOCAL_SOURCE or IP_INVALID_SOURCE, or IP_LOCALNET with a loopback source", Reasons: []string{"IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_LOCALNET"}, Find: findMartianSource,
+		Needs:   "drop IP_LOCAL_SOURCE or IP_INVALID_SOURCE, or IP_LOCALNET with a loopback source; IPv6: IP_INHDR in ip6_rcv_core with a loopback or multicast source",
+		Reasons: []string{"IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_LOCALNET", "IP_INHDR"}, Find: findMartianSource,
 	},
 	{
 		ID: "martian-destination", Means: "a destination that may not appear there (route_localnet included)",
-		Needs: "drop IP_INVALID_DEST, or IP_LOCALNET with a loopback destination", Reasons: []string{"IP_INVALID_DEST", "IP_LOCALNET"}, Find: findMartianDestination,
+		Needs:   "drop IP_INVALID_DEST, or IP_LOCALNET with a loopback destination; IPv6: IP_INHDR in ip6_rcv_core with a loopback destination",
+		Reasons: []string{"IP_INVALID_DEST", "IP_LOCALNET", "IP_INHDR"}, Find: findMartianDestination,
 	},
 	{
 		ID: "ttl-expired", Means: "TTL or hop limit ran out",
@@ -49,7 +52,7 @@ var ipCauses = []Cause{
 	},
 	{
 		ID: "mtu-exceeded", Means: "too big for the next device, and it may not be fragmented",
-		Needs: "drop PKT_TOO_BIG; the route event of the destination (device); links (its MTU)", Reasons: []string{"PKT_TOO_BIG"}, Find: findMTU,
+		Needs: "drop PKT_TOO_BIG; the route event of the destination (device); links (its MTU)", Reasons: []string{"PKT_TOO_BIG", "NOT_SPECIFIED"}, Find: findMTU,
 	},
 	{
 		ID: "bad-checksum", Means: "IP, TCP, UDP or ICMP checksum",
@@ -109,6 +112,7 @@ func findMartianSource(c *evidence.Case, e *evidence.Event) *Verdict {
 	switch {
 	case isDrop(e, "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE"):
 	case isDrop(e, "IP_LOCALNET") && ok && src.IsLoopback():
+	case isDrop(e, "IP_INHDR") && at(e, "ip6_rcv_core") && ok && (src.IsLoopback() || src.IsMulticast()): // RFC 4291, 2.5.3 and 2.7
 	default:
 		return nil
 	}
@@ -124,6 +128,10 @@ func findMartianDestination(c *evidence.Case, e *evidence.Event) *Verdict {
 	case isDrop(e, "IP_INVALID_DEST"):
 	case isDrop(e, "IP_LOCALNET") && ok && dst.IsLoopback():
 		if src, _, fine := eventSource(e); fine && src.IsLoopback() {
+			return nil
+		}
+	case isDrop(e, "IP_INHDR") && at(e, "ip6_rcv_core") && ok && dst.IsLoopback():
+		if src, _, fine := eventSource(e); fine && (src.IsLoopback() || src.IsMulticast()) {
 			return nil
 		}
 	default:
@@ -165,8 +173,26 @@ func findTTL(c *evidence.Case, e *evidence.Event) *Verdict {
 	return v
 }
 
+// tooBig reports whether e is a packet that did not fit. Where only the route's
+// MTU is too small for an IPv6 packet the kernel finds that later, and says so to the sender only.
+func tooBig(c *evidence.Case, e *evidence.Event) bool {
+	if isDrop(e, "PKT_TOO_BIG") {
+		return true
+	}
+	if !isDrop(e, "NOT_SPECIFIED") || !at(e, "ip6_fragment") {
+		return false
+	}
+	v := visitOf(c, e)
+	for i := range c.Events {
+		if p := c.Events[i].Packet; p != nil && p.Protocol == "icmpv6" && p.Type != nil && *p.Type == 2 && v.during(&c.Events[i]) {
+			return true
+		}
+	}
+	return false
+}
+
 func findMTU(c *evidence.Case, e *evidence.Event) *Verdict {
-	if !isDrop(e, "PKT_TOO_BIG") || e.Netns == "" {
+	if !tooBig(c, e) || e.Netns == "" {
 		return nil
 	}
 	dest, _, ok := destination(c, e)
@@ -190,11 +216,16 @@ func findMTU(c *evidence.Case, e *evidence.Event) *Verdict {
 	if n == nil || !unread(v, n, "links", n.Links.Read(), n.Links.Why()) {
 		v.Certainty = Inferred
 	} else if l := link(n, device); l != nil {
-		limit = fmt.Sprintf(" (MTU %d)", l.MTU)
-		v.Proof = append(v.Proof, fmt.Sprintf("%s, by which it was to leave, has MTU %d", device, l.MTU))
+		fact := fmt.Sprintf("%s, by which it was to leave, has MTU %d", device, l.MTU)
+		if e.Packet != nil && e.Packet.Length <= l.MTU {
+			fact += ": the MTU of the route is smaller"
+		} else {
+			limit = fmt.Sprintf(" (MTU %d)", l.MTU)
+		}
+		v.Proof = append(v.Proof, fact)
 	}
 	if a := icmpFrom(c, e, "ip_forward"); a != nil && a.ICMP.Type == 3 && a.ICMP.Code == 4 {
-		v.Proof = append(v.Proof, fmt.Sprintf("the kernel answered with ICMP 3/4, MTU %d", a.ICMP.Info))
+		v.Proof = append(v.Proof, "the kernel answered with ICMP 3/4"+mtuTold(a)+" "+since(c, a))
 	}
 	size := ""
 	if e.Packet != nil && e.Packet.Length != 0 {
@@ -204,9 +235,17 @@ func findMTU(c *evidence.Case, e *evidence.Event) *Verdict {
 	return v
 }
 
+// mtuTold is the MTU that an ICMP error names; not every tier of hooks tells it.
+func mtuTold(a *evidence.Event) string {
+	if a.ICMP.Info == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", MTU %d,", a.ICMP.Info)
+}
+
 // findPMTUBlackhole is mtu-exceeded whose ICMP error, too, was dropped by a kernel that we watch.
 func findPMTUBlackhole(c *evidence.Case, e *evidence.Event) *Verdict {
-	if !isDrop(e, "PKT_TOO_BIG") {
+	if !tooBig(c, e) {
 		return nil
 	}
 	for i := range c.Events {
@@ -261,9 +300,43 @@ func findIPv6Disabled(c *evidence.Case, e *evidence.Event) *Verdict {
 	if c.Probe.Errno != "ENETUNREACH" && c.Probe.Errno != "EADDRNOTAVAIL" && c.Probe.Errno != "EHOSTUNREACH" && c.Probe.Errno != "EACCES" {
 		return nil
 	}
+	s := sixOff(n, a)
+	if s == nil {
+		return nil
+	}
 	v := &Verdict{Certainty: Inferred, Direction: evidence.Forward, Where: Where{Netns: n.Name, Device: c.Probe.Device}}
 	v.Proof = append(v.Proof, fmt.Sprintf("%s gave %s, and no packet was made", c.Probe.Syscall, c.Probe.Errno))
-	return ipv6Off(c, v, n, "net.ipv6.conf.all.disable_ipv6")
+	return ipv6Off(c, v, n, s.Name)
+}
+
+// sixOff is the setting that leaves n without IPv6 where a is an IPv6 address:
+// that for all, or that of the first device when no device has it.
+func sixOff(n *evidence.Namespace, a netip.Addr) *evidence.Sysctl {
+	const all = "net.ipv6.conf.all.disable_ipv6"
+	if !a.Is6() || a.IsLoopback() || !n.Sysctls.Read() {
+		return nil
+	}
+	if x, ok := sysctl(n, all); ok && x != "0" {
+		return &evidence.Sysctl{Name: all, Value: x}
+	}
+	if !n.Links.Read() {
+		return nil
+	}
+	var first *evidence.Sysctl
+	for _, l := range n.Links.Items {
+		if l.Name == "lo" || !l.Up {
+			continue
+		}
+		key := conf("ipv6", l.Name, "disable_ipv6")
+		x, ok := sysctl(n, key)
+		if !ok || x == "0" {
+			return nil
+		}
+		if first == nil {
+			first = &evidence.Sysctl{Name: key, Value: x}
+		}
+	}
+	return first
 }
 
 func ipv6Off(c *evidence.Case, v *Verdict, n *evidence.Namespace, key string) *Verdict {

@@ -98,7 +98,14 @@ func findQdisc(c *evidence.Case, e *evidence.Event) *Verdict {
 
 func findBridgePort(c *evidence.Case, e *evidence.Event) *Verdict {
 	if isDrop(e, "BRIDGE_INGRESS_STP_STATE") {
-		return onDevice(c, e, "a bridge port that is not forwarding")
+		v := onDevice(c, e, "a bridge port that is not forwarding")
+		if v != nil {
+			v.Fixes = openPort(c, e)
+		}
+		return v
+	}
+	if v := closedPort(c, e); v != nil {
+		return v
 	}
 	if e == nil || !neighborDrop(e) {
 		return nil
@@ -111,6 +118,7 @@ func findBridgePort(c *evidence.Case, e *evidence.Event) *Verdict {
 				v.Certainty, v.Direction = Inferred, direction(c, e)
 				v.Proof = append(v.Proof, died(c, e))
 				v.Summary = fmt.Sprintf("%s: bridge port %s of %s is not forwarding: it lost the address request that %s waited for", target(c), a.Device, name(a.Netns), whose(c, e))
+				v.Fixes = openPort(c, a)
 			}
 			return v
 		}
@@ -119,6 +127,18 @@ func findBridgePort(c *evidence.Case, e *evidence.Event) *Verdict {
 }
 
 const otherHost = "wrong-destination-mac"
+
+// openPort has the bridge port of e forward frames.
+func openPort(c *evidence.Case, e *evidence.Event) []Fix {
+	n := space(c, e)
+	if n == nil {
+		return nil
+	}
+	if l := link(n, e.Device); l != nil {
+		return forwardPort(n, l)
+	}
+	return nil
+}
 
 func findOtherHost(c *evidence.Case, e *evidence.Event) *Verdict {
 	if e == nil || !isStray(e) || e.Netns == "" {
@@ -131,9 +151,37 @@ func findOtherHost(c *evidence.Case, e *evidence.Event) *Verdict {
 	if n := space(c, e); n != nil {
 		if l := link(n, e.Device); l != nil && l.MAC != "" {
 			v.Proof = append(v.Proof, e.Device+" has the link address "+l.MAC)
+			blameStatic(c, e, v, l.MAC)
 		}
 	}
 	return v
+}
+
+// blameStatic names the static neighbour entry that gave the frame of e its
+// link address: that of the next hop, in the namespace that sent it last.
+func blameStatic(c *evidence.Case, e *evidence.Event, v *Verdict, mac string) {
+	var sent *evidence.Event
+	for i := range c.Events {
+		if t := &c.Events[i]; t.Kind == evidence.Transmit && t.At <= e.At && !secondary(c, t) && direction(c, t) == direction(c, e) && t.Netns != e.Netns {
+			sent = t
+		}
+	}
+	if sent == nil || sent.Packet == nil {
+		return
+	}
+	n := space(c, sent)
+	dest, _, ok := destination(c, sent)
+	if n == nil || !ok {
+		return
+	}
+	device, hop := routedTo(c, sent, dest)
+	for i := range n.Neighbors.Items {
+		nb := &n.Neighbors.Items[i]
+		if nb.State == "PERMANENT" && nb.Device == sent.Device && device == sent.Device && sameAddr(nb.Address, hop) && nb.MAC != mac {
+			v.Proof = append(v.Proof, fmt.Sprintf("the static neighbour entry of %s for the next hop %s on %s is %s", name(sent.Netns), hop, device, nb.MAC))
+			v.Fixes = forgetNeighbor(n, nb)
+		}
+	}
 }
 
 func neighborDrop(e *evidence.Event) bool {
@@ -167,6 +215,9 @@ func findNeighbor(c *evidence.Case, e *evidence.Event) *Verdict {
 		return nil // link-down says it better
 	}
 	questionInTunnel(v, n, e.Device)
+	if d := findDeadEnd(c, e); d != nil {
+		return nil // so do the causes of bridges
+	}
 	nb := v.Where.Neighbor
 	if e.Reason == "NEIGH_FAILED" || calledBy(e, "neigh_invalidate") {
 		nb.State = "FAILED" // what the drop itself says
@@ -203,12 +254,11 @@ func setNeighbor(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *
 		return false
 	}
 	var found *evidence.Neighbor
-	for i := range c.Events {
-		o := &c.Events[i]
-		if o.Kind != evidence.NeighborEvt || o.Neighbor == nil || o.Netns != e.Netns || o.At > e.At || o.Neighbor.Device != e.Device {
-			continue
-		}
-		if hop != "" && !sameAddr(o.Neighbor.Address, hop) {
+	asked := askedFor(c, e)
+	multipath := hop != "" && !slices.ContainsFunc(asked, func(o *evidence.Event) bool { return sameAddr(o.Neighbor.Address, hop) })
+	for _, o := range asked {
+		// of several next hops of one route the kernel takes its pick after the lookup
+		if hop != "" && !sameAddr(o.Neighbor.Address, hop) && !multipath {
 			continue
 		}
 		if o.Neighbor.State == "FAILED" || o.Neighbor.State == "INCOMPLETE" {
@@ -241,6 +291,17 @@ func setNeighbor(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *
 		}
 	}
 	return false
+}
+
+// askedFor returns what was told, until e, about the next hops of our packets on the device of e.
+func askedFor(c *evidence.Case, e *evidence.Event) (list []*evidence.Event) {
+	for i := range c.Events {
+		o := &c.Events[i]
+		if o.Kind == evidence.NeighborEvt && o.Neighbor != nil && o.Netns == e.Netns && o.At <= e.At && o.Neighbor.Device == e.Device {
+			list = append(list, o)
+		}
+	}
+	return list
 }
 
 // waitingForNeighbor is a packet that still waits for its next hop when the probe's time is over.

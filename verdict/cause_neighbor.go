@@ -16,7 +16,8 @@ func lostQuestion(c *evidence.Case, e *evidence.Event, v *Verdict) *Verdict {
 	hop := v.Where.Neighbor.Address
 	for i := range c.Events {
 		d := &c.Events[i]
-		filtered := isNetfilter(d) || isDrop(d, "TC_INGRESS", "TC_EGRESS", "XDP", "QDISC_DROP")
+		filtered := isNetfilter(d) || isDrop(d, "TC_INGRESS", "TC_EGRESS", "XDP", "QDISC_DROP", "IPV6DISABLED") ||
+			isDrop(d, "OTHERHOST") && answers(d) && d.Netns == e.Netns // others may get a flooded copy
 		if d.At > e.At || !filtered || !asksFor(d, hop) {
 			continue
 		}
@@ -32,6 +33,10 @@ func lostQuestion(c *evidence.Case, e *evidence.Event, v *Verdict) *Verdict {
 		what := "request for"
 		if answers(d) {
 			what = "answer about"
+		}
+		if w.Cause == "ipv6-disabled" || w.Cause == "wrong-destination-mac" {
+			w.Summary += fmt.Sprintf(": the %s the link address of %s, which %s waited for, was lost", what, hop, whose(c, e))
+			return w
 		}
 		rest := strings.TrimPrefix(strings.TrimPrefix(w.Summary, target(c)+": "), "the reply was ")
 		w.Summary = fmt.Sprintf("%s: the %s the link address of %s, which %s waited for, was %s", target(c), what, hop, whose(c, e), rest)

@@ -87,7 +87,35 @@ func served(c *evidence.Case) *evidence.Event {
 			found = e
 		}
 	}
+	if found == nil && success(c) {
+		return answeredFor(c)
+	}
 	return found
+}
+
+// answeredFor is the arrival of the packet that was answered where the first
+// answer was made. Since Linux 6.18 a datagram that a process has read may be
+// freed later on another CPU, without an event.
+func answeredFor(c *evidence.Case) *evidence.Event {
+	var in *evidence.Event
+	for i := range c.Events {
+		e := &c.Events[i]
+		if e.Packet == nil || secondary(c, e) {
+			continue
+		}
+		switch {
+		case direction(c, e) == evidence.Reply && e.Kind == evidence.Transmit:
+			if in != nil && in.Netns == e.Netns {
+				return in
+			}
+			return nil
+		case direction(c, e) == evidence.Reply && e.Kind == evidence.Receive:
+			return nil // the answer came from where we do not watch
+		case e.Kind == evidence.Receive && !e.Packet.Fragment: // later fragments have no ports
+			in = e
+		}
+	}
+	return nil
 }
 
 // serverState reports whether e is a state change on the server's side of the connection.

@@ -163,7 +163,7 @@ func unroutedHere(c *evidence.Case) *unrouted {
 	}
 	e := &evidence.Event{Kind: evidence.Route, Netns: c.Probe.Netns, At: c.Probe.DurationNS, Direction: evidence.Forward, InTask: true}
 	l := lookup(n, dest, "")
-	if device, _ := routedTo(c, e, dest); device != "" || l != nil && l.Errno == "" || l == nil && len(routesAsked(c, e, dest)) == 0 {
+	if device, _ := routedTo(c, e, dest); device != "" && (!suppresses(n) || l == nil) || l != nil && l.Errno == "" || l == nil && len(routesAsked(c, e, dest)) == 0 {
 		return nil // there was a way, or nothing tells: the errno has other reasons as well
 	}
 	f := noRoute(c, e, n, dest, c.Probe.Errno)
@@ -223,7 +223,7 @@ func routing(c *evidence.Case, e *evidence.Event, id string) *Verdict {
 			return nil
 		}
 	}
-	if found != id || id == "no-route" && downDevice(u) != nil {
+	if found != id || id == "no-route" && (hasDownDevice(u) || sixOff(u.n, u.dest) != nil) {
 		return nil
 	}
 	if id == "no-route" {

@@ -18,15 +18,11 @@ func isStray(e *evidence.Event) bool {
 
 // withoutCopies leaves out the fates that are those of mere copies.
 func withoutCopies(c *evidence.Case, fates []*evidence.Event) []*evidence.Event {
-	if len(fates) > 1 || delivered(c) {
-		rest := slices.DeleteFunc(slices.Clone(fates), isStray)
-		if len(rest) > 0 || delivered(c) {
-			fates = rest
-		}
+	explained := map[string]bool{evidence.Forward: delivered(c)} // a copy that goes the same way went on, or died otherwise
+	for _, e := range fates {
+		explained[direction(c, e)] = explained[direction(c, e)] || !isStray(e)
 	}
-	if len(fates) < 2 {
-		return fates
-	}
+	fates = slices.DeleteFunc(slices.Clone(fates), func(e *evidence.Event) bool { return isStray(e) && explained[direction(c, e)] })
 	return slices.DeleteFunc(slices.Clone(fates), func(e *evidence.Event) bool {
 		return slices.ContainsFunc(fates, func(o *evidence.Event) bool { return outranks(c, o, e) })
 	})

@@ -185,28 +185,32 @@ func leftAfter(c *evidence.Case, e *evidence.Event) bool {
 		return true
 	}
 	return e.Kind == evidence.Drop && !atDestination(c, e) && slices.ContainsFunc(c.Events, func(o evidence.Event) bool {
-		return o.Kind == evidence.Transmit && sameSending(c, &o, e) && byHardware(c, &o)
+		return o.Kind == evidence.Transmit && sameSending(c, &o, e) && leadsAway(c, &o)
 	})
 }
 
+// leadsOut are the kinds of devices whose other end may be in another namespace:
+// out of sight where only the probe's own is watched.
+var leadsOut = []string{"veth", "netkit", "macvlan", "macvtap", "ipvlan", "ipvtap"}
+
 // leftHost is the last event of the forward way when it shows a copy leaving
-// by hardware.
+// by a device behind which nothing that we watch is.
 func leftHost(c *evidence.Case) *evidence.Event {
 	l := lastForward(c)
-	if l == nil || l.Kind != evidence.Transmit || !byHardware(c, l) {
+	if l == nil || l.Kind != evidence.Transmit || !leadsAway(c, l) {
 		return nil
 	}
 	return l
 }
 
-// byHardware reports whether e's device is one behind which nothing of this kernel is.
-func byHardware(c *evidence.Case, e *evidence.Event) bool {
+// leadsAway reports whether e's device is one behind which nothing that we watch is: no kind, so hardware.
+func leadsAway(c *evidence.Case, e *evidence.Event) bool {
 	n := c.Namespace(e.Netns)
 	if n == nil || !n.Links.Read() {
 		return false
 	}
 	d := link(n, e.Device)
-	return d != nil && d.Kind == "" && d.Name != "lo"
+	return d != nil && d.Name != "lo" && (d.Kind == "" || c.Scope == evidence.OwnNamespace && slices.Contains(leadsOut, d.Kind))
 }
 
 // lastForward is the last event about a packet of ours on its way to the target.

@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
@@ -33,12 +34,14 @@ var ruleErrno = map[string]string{"unreachable": "ENETUNREACH", "prohibit": "EAC
 func noRoute(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, dest netip.Addr, errno string) *failure {
 	f := &failure{errno: errno, seen: errno != ""}
 	asked := routesAsked(c, e, dest)
-	for _, r := range asked {
+	for i, r := range asked {
 		switch r.Route.Errno {
 		case "":
-			if r.Route.OIF != "" && errno == "" {
+			// a rule may suppress what a table found, and the next table is asked
+			if r.Route.OIF != "" && errno == "" && !suppressed(n, asked[i+1:]) {
 				return nil // a table had a way
 			}
+			f.table = r.Route.Table
 		case "EINVAL", "EACCES", "EHOSTUNREACH":
 			if r.Route.Errno == "EHOSTUNREACH" && dest.Is6() {
 				f.table, f.table6 = r.Route.Table, append(f.table6, r.Route.Table)
@@ -67,6 +70,16 @@ func noRoute(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, dest ne
 		f.proof = append(f.proof, "tables asked for "+dest.String()+", without a route: "+tables(asked))
 	}
 	return f
+}
+
+// suppressed reports whether a way that was found was not taken: a rule with
+// suppress_prefixlength or suppress_ifgroup is there, and another table, one without a way, was asked next.
+func suppressed(n *evidence.Namespace, next []*evidence.Event) bool {
+	return suppresses(n) && len(next) > 0 && next[0].Route.Errno != ""
+}
+
+func suppresses(n *evidence.Namespace) bool {
+	return slices.ContainsFunc(n.Rules.Items, func(r evidence.IPRule) bool { return strings.Contains(r.Text, " suppress_") })
 }
 
 func tables(asked []*evidence.Event) string {
