@@ -43,11 +43,15 @@ func (l *Lab) build() error {
 	if err := l.cable(nics[3], nics[2]); err != nil {
 		return err
 	}
+	if err := l.defaultRoutes(Client, nics[1]); err != nil {
+		return err
+	}
+	return l.defaultRoutes(Server, nics[2])
+}
+
+func (l *Lab) defaultRoutes(r Role, gateway nic) error {
 	for _, family := range []int{4, 6} {
-		if err := l.defaultRoute(Client, nics[1].prefix(family).Addr()); err != nil {
-			return err
-		}
-		if err := l.defaultRoute(Server, nics[2].prefix(family).Addr()); err != nil {
+		if err := l.defaultRoute(r, gateway.prefix(family).Addr()); err != nil {
 			return err
 		}
 	}
@@ -139,6 +143,9 @@ func (l *Lab) plug(n nic) error {
 		return err
 	}
 	for _, p := range []netip.Prefix{n.v4, n.v6} {
+		if !p.IsValid() {
+			continue // a port of the switch
+		}
 		if err := l.addAddress(n.role, link, p); err != nil {
 			return err
 		}
@@ -218,6 +225,9 @@ func (l *Lab) ready(n nic) (bool, error) {
 	}
 	if link.Attrs().OperState != netlink.OperUp {
 		return false, nil
+	}
+	if !n.v6.IsValid() {
+		return true, nil
 	}
 	return l.local6(n.role, link, "ff00::", n.v6.Addr().String())
 }

@@ -17,6 +17,7 @@ type Fault struct {
 	// Twin is the fault that a control looks like, without being it; empty for faults.
 	Twin   string
 	Tools  []string // programs that Setup runs, besides ip
+	Needs  []string // sysctls that only newer kernels have
 	Setup  func(*Lab) error
 	Target func(*Lab) string // what the probe is sent to
 	Args   []string          // more arguments of pathtrace
@@ -57,7 +58,10 @@ type Rule struct {
 
 // Faults returns every fault and control, in a fixed order.
 func Faults() []Fault {
-	all := slices.Concat(serviceFaults(), nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), realFaults(), natFaults(), controls())
+	all := slices.Concat(
+		serviceFaults(), nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), netFaults(), realFaults(), natFaults(),
+		controls(), netControls(),
+	)
 	for i := range all {
 		f := &all[i]
 		if f.Target == nil {

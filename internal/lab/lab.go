@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strings"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -31,6 +32,8 @@ const (
 	Server Role = "server"
 	// Bystander has no cable to the others; it exists only where a fault asks for it.
 	Bystander Role = "bystander"
+	// Switch is a bridge in the cable between router and server, only where a fault asks for it.
+	Switch Role = "switch"
 )
 
 // Port is where the lab's service listens, unless a fault says otherwise.
@@ -38,14 +41,16 @@ const Port = 8080
 
 // Devices of the lab.
 const (
-	HostDevice = "eth0" // of the client and of the server
-	LANDevice  = "lan0" // of the router, towards the client
-	DMZDevice  = "dmz0" // of the router, towards the server
+	HostDevice = "eth0"  // of the client and of the server
+	LANDevice  = "lan0"  // of the router, towards the client
+	DMZDevice  = "dmz0"  // of the router, towards the server
+	UpDevice   = "up0"   // of the switch, towards the router
+	DownDevice = "down0" // of the switch, towards the server
 )
 
 var (
 	wired = []Role{Client, Router, Server}
-	roles = append(wired, Bystander)
+	roles = append(wired, Bystander, Switch)
 )
 
 // nic is one end of a cable.
@@ -170,9 +175,14 @@ func (l *Lab) Close() error {
 	return err
 }
 
-// Missing returns the tools that f needs and this machine has not got.
+// Missing returns the tools and kernel settings that f needs and this machine has not got.
 func Missing(f Fault) []string {
 	var missing []string
+	for _, s := range f.Needs {
+		if _, err := os.Stat("/proc/sys/" + strings.ReplaceAll(s, ".", "/")); err != nil {
+			missing = append(missing, s)
+		}
+	}
 	for _, t := range append([]string{"ip"}, f.Tools...) {
 		if _, err := tool(t); err != nil {
 			missing = append(missing, t)

@@ -108,7 +108,11 @@ func serveUDP(fd int, what Listen) error {
 	b := make([]byte, 65536)
 	for {
 		n, from, err := unix.Recvfrom(fd, b, 0)
-		if err == nil && what.Behaviour == Echo {
+		switch {
+		case err != nil: // an ICMP error about an earlier answer
+		case what.Banner != "":
+			unix.Sendto(fd, []byte(what.Banner), 0, from)
+		case what.Behaviour == Echo:
 			unix.Sendto(fd, b[:n], 0, from)
 		}
 	}

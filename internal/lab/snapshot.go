@@ -29,7 +29,10 @@ var (
 // and so are nftables that some running process owns.
 func (l *Lab) Snapshot() (string, error) {
 	var b strings.Builder
-	for _, r := range wired {
+	for _, r := range roles {
+		if _, exists := l.ns[r]; !exists {
+			continue
+		}
 		fmt.Fprintf(&b, "== %s\n", r)
 		text, err := l.snapshot(r)
 		if err != nil {
@@ -49,6 +52,10 @@ func (l *Lab) snapshot(r Role) (string, error) {
 	commands := [][]string{
 		{"ip", "-4", "rule"}, {"ip", "-6", "rule"}, {"ip", "-4", "route", "show", "table", "all"},
 		{"ip", "-6", "route", "show", "table", "all"}, {"ip", "-o", "link"}, {"tc", "qdisc", "show"},
+		{"ip", "neigh", "show", "nud", "permanent"},
+	}
+	if r == Switch {
+		commands = append(commands, []string{"bridge", "-d", "link"})
 	}
 	if _, err := tool("nft"); err == nil {
 		commands = append(commands, []string{"nft", "-s", "list", "ruleset"})
