@@ -108,9 +108,14 @@ func demo(ctx context.Context, stderr io.Writer, name string, flags []string, ru
 			fail(0, "%v", err)
 		}
 	}()
+	leave, err := l.Join()
+	if err != nil {
+		return fail(demoFailed, "%v", err)
+	}
+	defer leave() // before the lab is closed: a cgroup with a process in it cannot be removed
 	fmt.Fprintf(stderr, "lab: namespaces %s - %s - %s; broken (%s): %s\n",
 		l.Netns(lab.Client), l.Netns(lab.Router), l.Netns(lab.Server), f.Name, f.Summary)
-	return run(ctx, slices.Concat([]string{"--netns", l.Netns(lab.Client)}, f.Args, flags, []string{f.Target(l)}))
+	return run(ctx, slices.Concat([]string{"--netns", l.Netns(lab.Client)}, f.Arguments(l), flags))
 }
 
 func chooseFault(name string) (lab.Fault, error) {

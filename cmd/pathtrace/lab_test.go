@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -124,6 +125,8 @@ type where struct {
 		Local   string
 		Backlog int
 	}
+	Cgroup   struct{ Path string }
+	Program  struct{ Name string }
 	Neighbor struct{ Address string }
 	NAT      translation
 	SNAT     translation
@@ -160,8 +163,11 @@ type found struct {
 
 func expected(f lab.Fault) found {
 	want := found{Cause: f.Cause, Exit: 1, Lost: "0", Want: f.Want}
-	if f.Cause == "reachable" {
+	switch f.Cause {
+	case "reachable":
 		want.Exit = 0
+	case "unexplained":
+		want.Exit, want.Certainty = 3, "none"
 	}
 	if want.Certainty == "" && f.Cause != "reachable" {
 		want.Certainty = "observed or inferred"
@@ -196,11 +202,15 @@ func (a *answer) seen(l *lab.Lab, f lab.Fault) found {
 		SNATTo:    keep(asked.SNATTo, w.SNAT.address()),
 		SNATRule:  w.SNAT.Rule.seen(asked.SNATRule),
 		Rule:      w.Rule.seen(asked.Rule),
+		Program:   keep(asked.Program, w.Program.Name),
+	}
+	if asked.Cgroup != "" && w.Cgroup.Path == l.CgroupPath(asked.Cgroup) {
+		got.Cgroup = asked.Cgroup
 	}
 	if strings.HasPrefix(got.Route, asked.Route) {
 		got.Route = asked.Route
 	}
-	if asked.Certainty == "" && f.Cause != "reachable" {
+	if asked.Certainty == "" && f.Cause != "reachable" { // what a cause that was found may be
 		got.Certainty = v.Certainty
 		if v.Certainty == "observed" || v.Certainty == "inferred" {
 			got.Certainty = "observed or inferred"
@@ -271,8 +281,16 @@ func trace(t *testing.T, bin string, l *lab.Lab, f lab.Fault) *answer {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, bin, arguments(l, f)...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cgroup, err := l.Cgroup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cgroup != nil {
+		defer cgroup.Close()
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
+	}
 	quiet.RLock()
-	err := cmd.Run()
+	err = cmd.Run()
 	quiet.RUnlock()
 	var status *exec.ExitError
 	if err != nil && !errors.As(err, &status) {
@@ -286,7 +304,7 @@ func trace(t *testing.T, bin string, l *lab.Lab, f lab.Fault) *answer {
 }
 
 func arguments(l *lab.Lab, f lab.Fault) []string {
-	return slices.Concat([]string{"--json", "--netns", l.Netns(lab.Client)}, f.Args, []string{f.Target(l)})
+	return slices.Concat([]string{"--json", "--netns", l.Netns(lab.Client)}, f.Arguments(l))
 }
 
 // build compiles the program as its users do.

@@ -19,10 +19,14 @@ type Fault struct {
 	Tools  []string // programs that Setup runs, besides ip
 	Needs  []string // sysctls that only newer kernels have
 	Setup  func(*Lab) error
-	Target func(*Lab) string // what the probe is sent to
-	Args   []string          // more arguments of pathtrace
-	Want   Want
-	Fix    bool // the first fix must mend it, and its undo restore the configuration
+	Target func(*Lab) string // where the probe is sent to: an address and a port, also where the protocol has none
+	// Protocol of the probe: tcp (when empty), udp or icmp.
+	Protocol string
+	Args     []string // more arguments of pathtrace
+	// Busy is how many packets a second the set-up sends through the same chains, when not 0.
+	Busy int
+	Want Want
+	Fix  bool // the first fix must mend it, and its undo restore the configuration
 }
 
 // Want is what a verdict must say. An empty field is not asked about, except within Rule.
@@ -46,6 +50,8 @@ type Want struct {
 	NoNAT     bool   // neither where.nat nor where.snat
 	SNATTo    string // address of where.snat.to
 	SNATRule  *Rule  // where.snat.rule
+	Cgroup    Role   // whose where.cgroup.path is
+	Program   string // where.program.name
 }
 
 // Rule is the firewall rule a verdict must name. Number is 0 for a policy.
@@ -59,7 +65,8 @@ type Rule struct {
 // Faults returns every fault and control, in a fixed order.
 func Faults() []Fault {
 	all := slices.Concat(
-		serviceFaults(), nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), netFaults(), realFaults(), natFaults(),
+		serviceFaults(), socketFaults(), appFaults(), programFaults(), stateFaults(), datagramFaults(),
+		nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), netFaults(), realFaults(), natFaults(),
 		controls(), netControls(),
 	)
 	for i := range all {
@@ -73,6 +80,27 @@ func Faults() []Fault {
 		}
 	}
 	return all
+}
+
+// Arguments returns what pathtrace is to be called with, but for --netns.
+func (f Fault) Arguments(l *Lab) []string {
+	switch f.Protocol {
+	case "udp":
+		return slices.Concat([]string{"-u", "--send", "x"}, f.Args, []string{f.Target(l)})
+	case "icmp":
+		host := f.service(l).Addr().String()
+		if f.Family == 6 {
+			host = "[" + host + "]"
+		}
+		return append(slices.Clone(f.Args), "icmp://"+host)
+	}
+	return append(slices.Clone(f.Args), f.Target(l))
+}
+
+// service is the target as an address; what the target is made of is checked by a test.
+func (f Fault) service(l *Lab) netip.AddrPort {
+	ap, _ := netip.ParseAddrPort(f.Target(l))
+	return ap
 }
 
 // Find returns the fault called name.

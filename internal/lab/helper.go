@@ -3,15 +3,11 @@
 package lab
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,6 +57,15 @@ func (j job) run(say func(string)) error {
 	case j.Flood != nil:
 		go leaveWithParent()
 		return flood(*j.Flood, say)
+	case j.Reader != nil:
+		if err := os.WriteFile("/proc/self/comm", []byte("queued"), 0); err != nil {
+			return fmt.Errorf("set the name of the process: %w", err)
+		}
+		go leaveWithParent()
+		return j.Reader.run(say)
+	case j.Try != nil:
+		say(j.Try.run())
+		return nil
 	case j.Reap != nil:
 		return j.Reap.run()
 	}
@@ -79,73 +84,4 @@ func or[T comparable](v, otherwise T) T {
 		return otherwise
 	}
 	return v
-}
-
-func connect(c Connect, say func(string)) error {
-	d := net.Dialer{Timeout: 5 * time.Second, KeepAlive: -1}
-	var held []net.Conn
-	for range c.Count {
-		conn, err := d.Dial("tcp", c.To.String())
-		if err != nil {
-			return fmt.Errorf("connect to %s: %w", c.To, err)
-		}
-		held = append(held, conn)
-	}
-	say("ready")
-	io.Copy(io.Discard, os.Stdin)
-	for _, conn := range held {
-		conn.Close()
-	}
-	return nil
-}
-
-func flood(f Flood, say func(string)) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-	if err != nil {
-		return fmt.Errorf("open raw socket: %w", err)
-	}
-	send := func(i int) error {
-		p := syn(netip.AddrPortFrom(f.From, uint16(20000+i%20000)), f.To, uint32(i)*7919)
-		if err := unix.Sendto(fd, p, 0, &unix.SockaddrInet4{Addr: f.To.Addr().As4()}); err != nil {
-			return fmt.Errorf("send SYN %d: %w", i, err)
-		}
-		return nil
-	}
-	for i := range max(f.Count, 1) {
-		if err := send(i); err != nil {
-			return err
-		}
-	}
-	say("ready")
-	if f.Count > 0 {
-		return nil
-	}
-	tick := time.NewTicker(time.Millisecond)
-	for i := 1; ; i++ {
-		<-tick.C
-		// ENOBUFS and the like: one SYN fewer does not matter to a stream of them.
-		_ = send(i)
-	}
-}
-
-// syn builds an IPv4 packet with a TCP SYN.
-func syn(from, to netip.AddrPort, seq uint32) []byte {
-	p := make([]byte, 40)
-	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_TCP // the kernel fills in length and checksum of the IP header
-	copy(p[12:], from.Addr().AsSlice())
-	copy(p[16:], to.Addr().AsSlice())
-	binary.BigEndian.PutUint16(p[20:], from.Port())
-	binary.BigEndian.PutUint16(p[22:], to.Port())
-	binary.BigEndian.PutUint32(p[24:], seq)
-	p[32], p[33] = 5<<4, 1<<1 // five words of header, SYN
-	binary.BigEndian.PutUint16(p[34:], 1024)
-	sum := uint32(unix.IPPROTO_TCP + 20)
-	for i := 12; i < 40; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(p[i:]))
-	}
-	for sum>>16 != 0 {
-		sum = sum&0xffff + sum>>16
-	}
-	binary.BigEndian.PutUint16(p[36:], ^uint16(sum))
-	return p
 }

@@ -5,11 +5,12 @@
 //
 //	client eth0 ---- lan0 router dmz0 ---- eth0 server
 //
-// Nothing outside its own namespaces is changed, but for one record in /run
-// by which [Sweep] finds what a killed run has left.
+// Nothing outside its own namespaces is changed, but for cgroups of its own where
+// a fault needs them, and one record in /run by which [Sweep] finds what a killed run has left.
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 )
@@ -76,6 +78,8 @@ type Lab struct {
 
 	mu       sync.Mutex
 	services []*service
+	programs []link.Link
+	cgroups  map[Role]string
 	closed   bool
 }
 
@@ -99,7 +103,7 @@ func blank(prefix string) (*Lab, error) {
 	if !prefixes.MatchString(prefix) {
 		return nil, fmt.Errorf("lab name %q: want letters, digits and dashes", prefix)
 	}
-	return &Lab{prefix: prefix, ns: map[Role]netns.NsHandle{}, links: map[Role]*netlink.Handle{}}, nil
+	return &Lab{prefix: prefix, ns: map[Role]netns.NsHandle{}, links: map[Role]*netlink.Handle{}, cgroups: map[Role]string{}}, nil
 }
 
 // Start builds a lab and breaks it. When it returns an error nothing is left of the lab.
@@ -158,6 +162,9 @@ func (l *Lab) Close() error {
 	for _, s := range l.services {
 		s.stop()
 	}
+	for _, p := range l.programs {
+		p.Close()
+	}
 	for _, h := range l.links {
 		h.Close()
 	}
@@ -167,7 +174,7 @@ func (l *Lab) Close() error {
 	if l.record == nil {
 		return nil // not ours, or nothing built yet
 	}
-	err := removeNamespaces(l.prefix)
+	err := errors.Join(removeCgroups(l.prefix), removeNamespaces(l.prefix))
 	if err == nil {
 		err = os.Remove(recordPath(l.prefix))
 	}

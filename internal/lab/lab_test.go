@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -92,7 +91,7 @@ func TestEveryFaultHasItsSymptom(t *testing.T) {
 			if slices.Contains(want, error(unix.ETIMEDOUT)) {
 				patience = 500 * time.Millisecond
 			}
-			got := dial(l, f, patience)
+			got := l.Attempt(f, patience)
 			if !slices.ContainsFunc(want, func(e error) bool { return errors.Is(got, e) || got == nil && e == nil }) {
 				t.Errorf("the client sees %v, want one of %v", got, want)
 			}
@@ -103,58 +102,6 @@ func TestEveryFaultHasItsSymptom(t *testing.T) {
 	}
 }
 
-// dial connects from the client as pathtrace would be asked to, and returns the errno, or ETIMEDOUT after a while.
-func dial(l *Lab, f Fault, patience time.Duration) error {
-	to, err := netip.ParseAddrPort(f.Target(l))
-	if err != nil {
-		return err
-	}
-	return within(l.ns[Client], func() error {
-		domain, sa := sockaddr(to)
-		fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		for i := 0; i+1 < len(f.Args); i += 2 {
-			switch f.Args[i] {
-			case "--mark":
-				var mark int
-				fmt.Sscan(f.Args[i+1], &mark)
-				err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark)
-			case "-s":
-				_, from := sockaddr(netip.AddrPortFrom(netip.MustParseAddr(f.Args[i+1]), 0))
-				err = unix.Bind(fd, from)
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", f.Args[i], err)
-			}
-		}
-		err = unix.Connect(fd, sa)
-		if !errors.Is(err, unix.EINPROGRESS) {
-			return err
-		}
-		for deadline := time.Now().Add(patience); ; {
-			left := time.Until(deadline).Milliseconds()
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(max(left, 0)))
-			if err != nil && !errors.Is(err, unix.EINTR) {
-				return err
-			}
-			if n == 1 {
-				break
-			}
-			if left <= 0 {
-				return unix.ETIMEDOUT
-			}
-		}
-		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-		if err == nil && errno != 0 {
-			err = syscall.Errno(errno)
-		}
-		return err
-	})
-}
-
 func closeLab(t *testing.T, l *Lab) {
 	t.Helper()
 	if err := l.Close(); err != nil {
@@ -162,6 +109,11 @@ func closeLab(t *testing.T, l *Lab) {
 	}
 	if err := l.Close(); err != nil {
 		t.Errorf("the second Close: %v", err)
+	}
+	for r, dir := range l.cgroups {
+		if _, err := os.Lstat(dir); err == nil {
+			t.Errorf("the cgroup of the %s is left", r)
+		}
 	}
 	for _, r := range roles {
 		if _, err := os.Lstat("/run/netns/" + l.Netns(r)); err == nil {

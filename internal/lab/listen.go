@@ -3,11 +3,9 @@
 package lab
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +18,9 @@ func listen(what Listen, filled int, say func(string)) error {
 		return fmt.Errorf("listen on %s: %w", what.Addr, err)
 	}
 	if strings.HasPrefix(what.Network, "udp") {
+		if what.Behaviour == NeverRead {
+			return fillBuffer(fd, what.Addr, say)
+		}
 		say("ready")
 		return serveUDP(fd, what)
 	}
@@ -27,8 +28,13 @@ func listen(what Listen, filled int, say func(string)) error {
 		return fmt.Errorf("listen on %s: %w", what.Addr, err)
 	}
 	say("ready")
-	if what.Behaviour == NeverAccept {
+	switch what.Behaviour {
+	case NeverAccept:
 		return watchQueue(fd, filled, say)
+	case Recover:
+		if err := awaitOverflow(fd, filled, say); err != nil {
+			return err
+		}
 	}
 	for {
 		c, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
@@ -66,9 +72,8 @@ func (what Listen) socket() (int, error) {
 	if err == nil && what.Device != "" {
 		err = unix.BindToDevice(fd, what.Device)
 	}
-	if err == nil && what.Filter {
-		drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
-		err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})
+	if err == nil {
+		err = what.Filter.attach(fd)
 	}
 	if err == nil && what.MD5.IsValid() {
 		err = demandMD5(fd, what.MD5)
@@ -87,6 +92,11 @@ func (what Listen) serve(c int) {
 		return
 	case ResetAtOnce:
 		unix.SetsockoptLinger(c, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		return
+	}
+	if what.Behaviour == CloseAfter {
+		unix.Read(c, make([]byte, 4096))
+		unix.Write(c, []byte(what.Banner))
 		return
 	}
 	if what.Banner != "" {
@@ -118,56 +128,9 @@ func serveUDP(fd int, what Listen) error {
 	}
 }
 
-// watchQueue never accepts; it reports when filled connections wait. Each connection that
-// joins the queue is one edge, and the count is read after each, so none can be missed.
-func watchQueue(fd, filled int, say func(string)) error {
-	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("watch the accept queue: %w", err)
-	}
-	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}); err != nil {
-		return fmt.Errorf("watch the accept queue: %w", err)
-	}
-	told := filled == 0
-	for events := make([]unix.EpollEvent, 1); ; {
-		if _, err := unix.EpollWait(ep, events, -1); err != nil && err != unix.EINTR {
-			return fmt.Errorf("watch the accept queue: %w", err)
-		}
-		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil {
-			return fmt.Errorf("read the length of the accept queue: %w", err)
-		}
-		if !told && int(info.Unacked) >= filled { // of a listener: connections not yet accepted
-			say("full")
-			told = true
-		}
-	}
-}
-
 func sockaddr(ap netip.AddrPort) (int, unix.Sockaddr) {
 	if ap.Addr().Is4() {
 		return unix.AF_INET, &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}
 	}
 	return unix.AF_INET6, &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16()}
-}
-
-// demandMD5 fills in a struct tcp_md5sig: address, then at 130 the length of the key, at 136 the key.
-func demandMD5(fd int, peer netip.Addr) error {
-	const key = "lab"
-	var sig [216]byte
-	if peer.Is4() {
-		binary.NativeEndian.PutUint16(sig[0:], unix.AF_INET)
-		copy(sig[4:], peer.AsSlice())
-	} else {
-		binary.NativeEndian.PutUint16(sig[0:], unix.AF_INET6)
-		copy(sig[8:], peer.AsSlice())
-	}
-	binary.NativeEndian.PutUint16(sig[130:], uint16(len(key)))
-	copy(sig[136:], key)
-	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_MD5SIG,
-		uintptr(unsafe.Pointer(&sig)), uintptr(len(sig)), 0)
-	if errno != 0 {
-		return fmt.Errorf("demand MD5 signatures: %w", errno)
-	}
-	return nil
 }

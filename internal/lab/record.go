@@ -39,7 +39,7 @@ func openRecord(prefix string) (*os.File, error) {
 
 func recordPath(prefix string) string { return filepath.Join(recordDir, prefix) }
 
-// Sweep removes what labs of dead processes have left: their namespaces and records.
+// Sweep removes what labs of dead processes have left: their namespaces, cgroups and records.
 // Their processes have ended with their owner.
 func Sweep() error {
 	entries, err := os.ReadDir(recordDir)
@@ -76,7 +76,7 @@ func sweepOne(prefix string) error {
 	if err1 != nil || err2 != nil || !os.SameFile(mine, current) {
 		return nil
 	}
-	if err := removeNamespaces(prefix); err != nil {
+	if err := errors.Join(removeCgroups(prefix), removeNamespaces(prefix)); err != nil {
 		return err
 	}
 	if err := os.Remove(recordPath(prefix)); err != nil {

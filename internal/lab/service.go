@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 )
 
 // Behaviour is what a service does with a connection that came in.
@@ -24,6 +25,20 @@ const (
 	NeverAccept Behaviour = "never-accept" // leave connections in the accept queue
 	CloseAtOnce Behaviour = "close"        // accept, then close
 	ResetAtOnce Behaviour = "reset"        // accept, then reset
+	CloseAfter  Behaviour = "close-after"  // accept, read once, say the banner, then close
+	Recover     Behaviour = "recover"      // accept once a connection was turned away because the queue was full
+	NeverRead   Behaviour = "never-read"   // of UDP: start with a full receive buffer, and leave it so
+)
+
+// Filter is what is attached to a service's socket.
+type Filter string
+
+// Filters of a service's socket. Those of BPF drop or take every packet.
+const (
+	NoFilter    Filter = ""
+	ClassicDrop Filter = "classic-drop" // SO_ATTACH_FILTER
+	ClassicPass Filter = "classic-pass"
+	ProgramDrop Filter = "program-drop" // SO_ATTACH_BPF
 )
 
 // Listen is a service of a lab: a process of its own that listens on a port.
@@ -34,24 +49,38 @@ type Listen struct {
 	Backlog   int    // 128 by default
 	Behaviour Behaviour
 	Banner    string
-	Dual      bool       // a tcp6 or udp6 socket takes IPv4 too
-	Device    string     // SO_BINDTODEVICE
-	Filter    bool       // a socket filter drops every packet
+	Dual      bool   // a tcp6 or udp6 socket takes IPv4 too
+	Device    string // SO_BINDTODEVICE
+	Filter    Filter
 	MD5       netip.Addr // this peer must sign its segments
 	MinTTL    int        // IP_MINTTL
 }
 
 // Connect holds TCP connections open.
 type Connect struct {
+	From  netip.AddrPort // any when not valid
 	To    netip.AddrPort
 	Count int
+	Ended bool   // let the connections end before it is ready: the side that closes first is left in TIME_WAIT
+	First bool   // of Ended: close first
+	ISN   uint32 // of the connections, where not 0
 }
 
-// Flood sends SYNs from one address that nobody answers for, each from another port.
+// Flood sends packets from one address that nobody answers for.
 type Flood struct {
 	From  netip.Addr
 	To    netip.AddrPort
-	Count int // 0: one each millisecond until the lab is closed
+	Count int   // 0: for ever, until the lab is closed
+	UDP   bool  // datagrams instead of TCP segments
+	Flags uint8 // of the TCP segments; SYN when 0
+	Ports int   // how many source ports it uses, one after the other; 20000 when 0
+	Rate  int   // packets a second; 1000 when 0
+}
+
+// Reader reads a netfilter queue and says the same about every packet.
+type Reader struct {
+	Queue uint16
+	Drop  bool
 }
 
 // job is what a helper process is told to do, as JSON in its one argument.
@@ -60,6 +89,8 @@ type job struct {
 	Filled  int      `json:",omitempty"` // of Listen: report "full" when so many connections wait in the accept queue
 	Connect *Connect `json:",omitempty"`
 	Flood   *Flood   `json:",omitempty"`
+	Reader  *Reader  `json:",omitempty"`
+	Try     *Try     `json:",omitempty"`
 	Reap    *reap    `json:",omitempty"`
 }
 
@@ -128,6 +159,14 @@ func (l *Lab) spawn(r Role, j job) (*service, error) {
 	cmd := exec.Command("/proc/self/exe", string(arg))
 	cmd.Env = append(os.Environ(), helperEnv+"=1")
 	cmd.ExtraFiles = []*os.File{tell}
+	if dir := l.cgroups[r]; dir != "" {
+		cgroup, err := os.Open(dir)
+		if err != nil {
+			return nil, err
+		}
+		defer cgroup.Close()
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
+	}
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
 		err = within(l.ns[r], cmd.Start)
@@ -148,7 +187,7 @@ func (l *Lab) Serve(r Role, what Listen) error {
 // ServeFull starts a service that never accepts, fills its accept queue with connections
 // from another namespace, and returns when the queue is full.
 func (l *Lab) ServeFull(r Role, what Listen, from Role) error {
-	what.Behaviour = NeverAccept
+	what.Behaviour = or(what.Behaviour, NeverAccept)
 	connections := what.Backlog + 1 // the kernel lets one more in than was asked for
 	s, err := l.start(r, job{Listen: &what, Filled: connections})
 	if err != nil {
@@ -163,13 +202,19 @@ func (l *Lab) ServeFull(r Role, what Listen, from Role) error {
 	return nil
 }
 
-// Hold keeps TCP connections open from a namespace.
+// Hold keeps TCP connections open from a namespace, or has them ended when it returns.
 func (l *Lab) Hold(r Role, c Connect) error {
 	_, err := l.start(r, job{Connect: &c})
 	return err
 }
 
-// Flood sends SYNs from a namespace; it returns when the first, or all of a counted flood, have left.
+// ReadQueue starts a reader of a netfilter queue and returns when it is bound to it.
+func (l *Lab) ReadQueue(r Role, q Reader) error {
+	_, err := l.start(r, job{Reader: &q})
+	return err
+}
+
+// Flood sends packets from a namespace; it returns when the first, or all of a counted flood, have left.
 func (l *Lab) Flood(r Role, f Flood) error {
 	_, err := l.start(r, job{Flood: &f})
 	return err
