@@ -64,10 +64,12 @@ type Target struct {
 
 // CgroupProgram is a BPF program attached to a cgroup.
 type CgroupProgram struct {
-	Attach string `json:"attach"` // such as connect4
+	Attach string `json:"attach"` // connect4, connect6, ingress or egress
 	Cgroup string `json:"cgroup"` // path within the hierarchy of the cgroup it is attached to
-	ID     uint32 `json:"id"`
-	Name   string `json:"name,omitempty"`
+	// In is the cgroup, the same or one below, about whose sockets the program decides.
+	In   string `json:"effective_in,omitempty"`
+	ID   uint32 `json:"id"`
+	Name string `json:"name,omitempty"`
 }
 
 // Outcomes of a probe, as the program that connects would see them.

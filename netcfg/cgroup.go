@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -33,41 +34,67 @@ func OwnCgroup() string {
 }
 
 // ConnectPrograms returns the BPF programs that decide about connect() of this
-// process for one IP version, 4 or 6: those attached to its cgroup and to the
-// cgroups above it (BPF_PROG_QUERY, Linux 4.17).
+// process for one IP version, 4 or 6; see [CgroupPrograms].
 func ConnectPrograms(version int) evidence.Section[evidence.CgroupProgram] {
-	root, err := cgroupMount()
-	if err != nil {
-		return evidence.Missing[evidence.CgroupProgram]("cgroup programs: " + err.Error())
-	}
-	attach, name := ebpf.AttachCGroupInet4Connect, "connect4"
 	if version == 6 {
-		attach, name = ebpf.AttachCGroupInet6Connect, "connect6"
+		return CgroupPrograms(OwnCgroup(), "connect6")
 	}
-	list := []evidence.CgroupProgram{}
-	for cg := OwnCgroup(); cg != ""; cg = path.Dir(cg) {
-		found, err := attached(filepath.Join(root, cg), attach)
-		if err != nil {
-			return evidence.Missing[evidence.CgroupProgram](fmt.Sprintf("programs of cgroup %s: %v", cg, err))
-		}
-		for _, p := range found {
-			p.Attach, p.Cgroup = name, cg
-			list = append(list, p)
-		}
-		if cg == "/" {
-			break
-		}
-	}
-	return evidence.Have(list)
+	return CgroupPrograms(OwnCgroup(), "connect4")
 }
 
-func attached(dir string, attach ebpf.AttachType) ([]evidence.CgroupProgram, error) {
+// attachTypes are those of cgroup programs that can stop a packet or a connect().
+var attachTypes = map[string]ebpf.AttachType{
+	"connect4": ebpf.AttachCGroupInet4Connect, "connect6": ebpf.AttachCGroupInet6Connect,
+	"ingress": ebpf.AttachCGroupInetIngress, "egress": ebpf.AttachCGroupInetEgress,
+}
+
+// bpfQueryEffective asks for the programs that run, inherited ones included (BPF_F_QUERY_EFFECTIVE).
+const bpfQueryEffective = 1
+
+// CgroupPrograms returns the BPF programs that run for the sockets of a cgroup v2,
+// given by its path within the hierarchy: those attached to it and those that it
+// inherits (BPF_PROG_QUERY, Linux 4.15). attach is connect4, connect6, ingress or egress.
+func CgroupPrograms(cgroup, attach string) evidence.Section[evidence.CgroupProgram] {
+	missing := func(err error) evidence.Section[evidence.CgroupProgram] {
+		return evidence.Missing[evidence.CgroupProgram](fmt.Sprintf("%s programs of cgroup %s: %v", attach, cgroup, err))
+	}
+	root, err := cgroupMount()
+	if err != nil {
+		return missing(err)
+	}
+	kind, ok := attachTypes[attach]
+	if !ok || !path.IsAbs(cgroup) {
+		return missing(errors.New("no such cgroup or kind of program"))
+	}
+	list, err := attached(filepath.Join(root, cgroup), kind, bpfQueryEffective)
+	if err != nil {
+		return missing(err)
+	}
+	for cg := path.Clean(cgroup); ; cg = path.Dir(cg) { // whose they are is told by each cgroup above
+		found, err := attached(filepath.Join(root, cg), kind, 0)
+		if err != nil {
+			return missing(err)
+		}
+		for i := range list {
+			p := &list[i]
+			p.Attach, p.In = attach, cgroup
+			if p.Cgroup == "" && slices.ContainsFunc(found, func(f evidence.CgroupProgram) bool { return f.ID == p.ID }) {
+				p.Cgroup = cg
+			}
+		}
+		if cg == "/" {
+			return evidence.Have(list)
+		}
+	}
+}
+
+func attached(dir string, attach ebpf.AttachType, flags uint32) ([]evidence.CgroupProgram, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	result, err := link.QueryPrograms(link.QueryOptions{Target: int(f.Fd()), Attach: attach})
+	result, err := link.QueryPrograms(link.QueryOptions{Target: int(f.Fd()), Attach: attach, QueryFlags: flags})
 	if err != nil {
 		return nil, err
 	}

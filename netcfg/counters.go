@@ -16,7 +16,8 @@ import (
 )
 
 // Counters reads the SNMP, netstat and conntrack counters of n, by the names
-// that nstat prints: IpExtInNoRoutes, TcpExtListenOverflows, Ip6InDiscards.
+// that nstat prints: IpExtInNoRoutes, TcpExtListenOverflows, Ip6InDiscards;
+// those of IPsec have the kernel's names, as in XfrmInPolBlock.
 // Those of conntrack, which nstat does not print, are called Conntrack and
 // their column in /proc/net/stat/nf_conntrack, as in ConntrackInsert_failed;
 // they are summed over all CPUs. A counter that runs negative is left out.
@@ -27,7 +28,7 @@ func (n *Netns) Counters() (map[string]uint64, error) {
 	const dir = "/proc/thread-self/net/"
 	err := n.Do(func() error {
 		for file, parse := range map[string]func(string, map[string]uint64){
-			"snmp": parsePairs, "netstat": parsePairs, "snmp6": parseLines, "stat/nf_conntrack": parseColumns,
+			"snmp": parsePairs, "netstat": parsePairs, "snmp6": parseLines, "xfrm_stat": parseLines, "stat/nf_conntrack": parseColumns,
 		} {
 			text, err := os.ReadFile(dir + file)
 			if errors.Is(err, fs.ErrNotExist) {

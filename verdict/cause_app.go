@@ -170,6 +170,13 @@ func findAppSilent(c *evidence.Case, e *evidence.Event) *Verdict {
 	if s.State != nil {
 		v.Proof = append(v.Proof, fmt.Sprintf("the connection became %s in %s %s", s.State.New, name(s.Netns), since(c, s)))
 	}
+	if c.Target.Protocol == "udp" && findUnrouted(c, nil) != nil {
+		return nil // it may have answered, had there been a way
+	}
+	if s.Kind != evidence.Consume && s.Kind != evidence.State {
+		v.Certainty = Inferred
+		v.Proof = append(v.Proof, sight(c, s)+", and was not seen to be dropped; a socket there takes it")
+	}
 	p := setListener(c, s, n, v)
 	if p == nil {
 		return nil

@@ -60,7 +60,8 @@ var ipCauses = []Cause{
 	},
 	{
 		ID: "xfrm-policy", Means: "an IPsec policy blocks it",
-		Needs: "drop XFRM_POLICY", Reasons: []string{"XFRM_POLICY"}, Find: findXFRM,
+		Needs:   "drop XFRM_POLICY; or counters XfrmInPolBlock with a drop NOT_SPECIFIED in ip6_forward, XfrmOutPolBlock with connect()'s or send()'s EPERM after a route was found, or with a SYN consumed without SYN-ACK",
+		Reasons: []string{"XFRM_POLICY", "NOT_SPECIFIED"}, Find: findXFRM,
 	},
 	{
 		ID: "ipv6-disabled", Means: "disable_ipv6 on the way",
@@ -272,15 +273,6 @@ func findChecksum(c *evidence.Case, e *evidence.Event) *Verdict {
 	}
 	v := start(c, e, Observed)
 	v.Summary = fmt.Sprintf("%s: wrong checksum (%s) on %s of %s", target(c), e.Reason, e.Device, name(e.Netns))
-	return v
-}
-
-func findXFRM(c *evidence.Case, e *evidence.Event) *Verdict {
-	if !isDrop(e, "XFRM_POLICY") || e.Netns == "" {
-		return nil
-	}
-	v := start(c, e, Observed)
-	v.Summary = fmt.Sprintf("%s: %sblocked by an IPsec (xfrm) policy in %s", target(c), whoseDied(c, e), name(e.Netns))
 	return v
 }
 

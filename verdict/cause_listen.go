@@ -144,6 +144,7 @@ func findSYNQueue(c *evidence.Case, e *evidence.Event) *Verdict {
 	if most, fine := sysctl(n, "net.ipv4.tcp_max_syn_backlog"); fine {
 		v.Proof = append(v.Proof, "net.ipv4.tcp_max_syn_backlog is "+most)
 	}
+	v.Fixes = setSysctl(n, "answer with SYN cookies when the queue of "+name(n.Name)+" is full", "1", "net.ipv4.tcp_syncookies")
 	v.Summary = fmt.Sprintf("%s: the SYN queue of %s in %s is full, and SYN cookies are off%s", target(c), s.Local, name(e.Netns), held(p))
 	return v
 }

@@ -47,7 +47,8 @@ var queueCauses = []Cause{
 	},
 	{
 		ID: "time-wait", Means: "an old connection holds the tuple",
-		Needs: "connect()'s EADDRNOTAVAIL and no packet; sockets: one in TIME_WAIT with just these two ends", Find: findTimeWait,
+		Needs:   "connect()'s EADDRNOTAVAIL and no packet, or an ACK that answers our SYN and that our socket drops (TCP_INVALID_ACK_SEQUENCE); sockets: one with just these two ends",
+		Reasons: []string{"TCP_INVALID_ACK_SEQUENCE"}, Find: findTimeWait,
 	},
 }
 
@@ -99,65 +100,12 @@ func findReceiveBuffer(c *evidence.Case, e *evidence.Event) *Verdict {
 	return v
 }
 
-// filtered tells a socket's own filter from a cgroup's program. Both make the
-// same drop; a cgroup can have dropped it even where the socket has a filter.
-func filtered(c *evidence.Case, e *evidence.Event, id string) *Verdict {
-	if isDrop(e, "BPF_CGROUP_EGRESS") && id == "cgroup-bpf" && e.Netns != "" {
-		return cgroupEgress(c, e)
-	}
-	if !isDrop(e, "SOCKET_FILTER") || e.Socket == nil || e.Socket.Filter != (id == "socket-filter") {
-		return nil
-	}
-	what := "has a filter that dropped it"
-	if id == "cgroup-bpf" {
-		what = "has no filter, so a program of its cgroup dropped it"
-	}
-	v := atSocket(c, e, what, "SOCKET_FILTER")
-	if v == nil || v.Where.Process == nil {
-		return nil
-	}
-	v.Certainty = Inferred
-	if id == "cgroup-bpf" {
-		v.Proof = append(v.Proof, "no filter is attached to the socket")
-		if p := v.Where.Process.Cgroup; p != "" {
-			v.Where.Cgroup = &CgroupRef{Path: p}
-		}
-		v.Unseen = append(v.Unseen, name(e.Netns)+": which program of the cgroup")
-	} else {
-		v.Proof = append(v.Proof, "a filter is attached to the socket")
-	}
-	return v
-}
-
-// cgroupEgress is a packet that a cgroup's egress program refused: ours, or the server's reply.
-func cgroupEgress(c *evidence.Case, e *evidence.Event) *Verdict {
-	v := start(c, e, Observed)
-	v.Unseen = append(v.Unseen, name(e.Netns)+": which program of the cgroup")
-	whose := ""
-	if direction(c, e) == evidence.Forward && e.Netns == c.Probe.Netns && c.Probe.Cgroup != "" {
-		v.Where.Cgroup = &CgroupRef{Path: c.Probe.Cgroup}
-		whose = " " + c.Probe.Cgroup
-	} else if n := space(c, e); n != nil && n.Sockets.Read() && e.Packet != nil {
-		back := *e
-		back.Packet = &evidence.Packet{Protocol: e.Packet.Protocol, Source: e.Packet.Dest, SPort: e.Packet.DPort, Dest: e.Packet.Source, DPort: e.Packet.SPort}
-		back.Device = ""
-		if p := setListener(c, &back, n, v); p != nil {
-			whose = " of " + p.Comm
-			if p.Cgroup != "" {
-				v.Where.Cgroup = &CgroupRef{Path: p.Cgroup}
-			}
-		}
-	}
-	if v.Where.Cgroup == nil && v.Where.Process == nil {
-		return nil
-	}
-	v.Summary = fmt.Sprintf("%s: %sdropped by an egress program of the cgroup%s in %s", target(c), whoseDied(c, e), whose, name(e.Netns))
-	return v
-}
-
 func findTimeWait(c *evidence.Case, e *evidence.Event) *Verdict {
 	n := c.Namespace(c.Probe.Netns)
-	if e != nil || c.Probe.Errno != "EADDRNOTAVAIL" || sentAny(c) || n == nil || !n.Sockets.Read() {
+	if e != nil {
+		return heldAtServer(c, e)
+	}
+	if c.Probe.Errno != "EADDRNOTAVAIL" || sentAny(c) || n == nil || !n.Sockets.Read() {
 		return nil
 	}
 	local, lport, ok := splitLocal(c.Probe.Local, 4)
@@ -180,6 +128,58 @@ func findTimeWait(c *evidence.Case, e *evidence.Event) *Verdict {
 		}
 		v.Summary = fmt.Sprintf("%s: the old connection from %s is still in TIME_WAIT in %s", target(c), s.Local, name(n.Name))
 		return v
+	}
+	return nil
+}
+
+// heldAtServer is a SYN that met an old connection with the same two ends: the server answers with an
+// ACK about that one, which is none that our socket awaits.
+func heldAtServer(c *evidence.Case, e *evidence.Event) *Verdict {
+	if !isDrop(e, "TCP_INVALID_ACK_SEQUENCE") || direction(c, e) != evidence.Reply || e.Packet == nil || e.Packet.Flags != "." {
+		return nil
+	}
+	for i := range c.Events {
+		syn := &c.Events[i]
+		if syn.Kind != evidence.Receive || !isSYN(syn) || direction(c, syn) != evidence.Forward || syn.At > e.At {
+			continue
+		}
+		n := space(c, syn)
+		a := ackDuring(c, visitOf(c, syn))
+		if n == nil || a == nil {
+			continue
+		}
+		for j := range n.Sockets.Items {
+			s := &n.Sockets.Items[j]
+			local, lport, ok := splitLocal(s.Local, s.Family)
+			remote, rport, ok2 := splitLocal(s.Remote, s.Family)
+			if s.State == "LISTEN" || !ok || !ok2 || lport != syn.Packet.DPort || rport != syn.Packet.SPort ||
+				!sameAddr(local.String(), syn.Packet.Dest) || !sameAddr(remote.String(), syn.Packet.Source) {
+				continue
+			}
+			v := start(c, syn, Inferred)
+			v.Transient = true // our RST about that ACK may end the old connection
+			v.Where.Socket = &SocketRef{Local: s.Local}
+			if len(s.Process) > 0 {
+				v.Where.Process = &s.Process[0]
+			}
+			v.Proof = []string{
+				fmt.Sprintf("our SYN was answered by an ACK in %s %s", name(n.Name), since(c, a)),
+				died(c, e),
+				fmt.Sprintf("the old connection %s to %s is in %s in %s", s.Local, s.Remote, s.State, name(n.Name)),
+			}
+			v.Summary = fmt.Sprintf("%s: an old connection from %s is still in %s in %s", target(c), s.Remote, s.State, name(n.Name))
+			return v
+		}
+	}
+	return nil
+}
+
+// ackDuring is the bare ACK that was made while the visit's packet was worked on.
+func ackDuring(c *evidence.Case, v visit) *evidence.Event {
+	for i := range c.Events {
+		if o := &c.Events[i]; o.Packet != nil && o.Packet.Flags == "." && o.Kind == evidence.Transmit && direction(c, o) == evidence.Reply && v.during(o) {
+			return o
+		}
 	}
 	return nil
 }

@@ -28,11 +28,16 @@ func findReachable(c *evidence.Case, e *evidence.Event) *Verdict {
 	if e != nil || c.Probe.Unmatched {
 		return nil
 	}
+	if p := proxied(c); p != nil && c.Probe.Outcome == evidence.Connected && !tookProxy(c, p) {
+		return nil // who was reached is the proxy
+	}
 	how := ""
 	switch {
 	case success(c):
 		how = fmt.Sprintf("%s after %.2f ms", c.Probe.Outcome, float64(c.Probe.DurationNS)/1e6)
-	case c.Probe.Outcome == evidence.Silent && !c.Probe.Expected && (c.Target.Protocol == "tcp" || served(c) != nil):
+	case c.Probe.Outcome != evidence.Silent || c.Probe.Expected || c.Target.Protocol == "icmp": // an echo request awaits its reply
+		return nil
+	case c.Target.Protocol == "tcp" || served(c) != nil && findUnrouted(c, nil) == nil:
 		how = "taken in, and no answer was awaited"
 	default:
 		return nil
@@ -73,7 +78,8 @@ func errorBanner(s string) bool {
 var takenIn = regexp.MustCompile(`^(tcp_|udp|skb_consume_udp|__skb_free_datagram|icmp_rcv|icmpv6_rcv)`)
 
 // served is the event that shows where a socket took our packet: the
-// established connection, else the packet's own end. Nil when neither was seen.
+// established connection, else the packet's own end, else, of a datagram, that
+// nothing but a socket can have become of it. Nil when none of these was seen.
 func served(c *evidence.Case) *evidence.Event {
 	var found *evidence.Event
 	for i := range c.Events {
@@ -88,7 +94,10 @@ func served(c *evidence.Case) *evidence.Event {
 		}
 	}
 	if found == nil && success(c) {
-		return answeredFor(c)
+		found = answeredFor(c)
+	}
+	if found == nil {
+		return arrivedAtSocket(c)
 	}
 	return found
 }
@@ -118,6 +127,28 @@ func answeredFor(c *evidence.Case) *evidence.Event {
 	return nil
 }
 
+// arrivedAtSocket is the last sight of a datagram that came to a namespace with its address and a
+// socket for it, and was not seen to be dropped: since Linux 6.18 a process that reads a datagram
+// frees it unseen, and before it reads nothing is to be seen either.
+func arrivedAtSocket(c *evidence.Case) *evidence.Event {
+	if c.Target.Protocol != "udp" || c.Lost > 0 || len(fates(c)) > 0 {
+		return nil
+	}
+	l := lastForward(c)
+	if l == nil || l.Netns == "" || l.Kind == evidence.Transmit || l.Kind == evidence.Drop || l.Packet.Protocol != "udp" {
+		return nil
+	}
+	n := space(c, l)
+	dest, _, ok := destination(c, l)
+	if n == nil || !ok || !n.Sockets.Read() || listener(c, l, n) == nil {
+		return nil
+	}
+	if here, known := localAddress(n, dest); !here || !known {
+		return nil
+	}
+	return l
+}
+
 // serverState reports whether e is a state change on the server's side of the connection.
 func serverState(c *evidence.Case, e *evidence.Event) bool {
 	if e.Kind != evidence.State || e.State == nil || e.Netns == "" {
@@ -142,6 +173,10 @@ func serverSide(c *evidence.Case, v *Verdict) string {
 		return ""
 	}
 	v.Where.Netns = e.Netns
+	if c.Target.Protocol == "udp" && e.Kind != evidence.Consume && e.Kind != evidence.State && !success(c) {
+		v.Certainty = Inferred
+		v.Proof = append(v.Proof, sight(c, e)+", and was not seen to be dropped; a socket there takes it")
+	}
 	for i := range c.Events {
 		if p := &c.Events[i]; p.Kind == evidence.Consume && p.Netns == e.Netns && p.Packet != nil && !resolves(p) && direction(c, p) == evidence.Forward {
 			v.Where.NAT = nat(c, p)

@@ -60,7 +60,12 @@ type unrouted struct {
 func findUnrouted(c *evidence.Case, e *evidence.Event) *unrouted {
 	switch {
 	case e == nil:
-		return unroutedHere(c)
+		if u := unroutedHere(c); u != nil {
+			return u
+		}
+		return unroutedAnswer(c)
+	case isDrop(e, "NOT_SPECIFIED") && at(e, "icmpv6_rcv") && direction(c, e) == evidence.Forward:
+		return noWayBack(c, e)
 	case e.Kind == evidence.Consume:
 		n := space(c, e)
 		src, _, ok := source(c, e)
@@ -147,6 +152,47 @@ func icmpFrom(c *evidence.Case, e *evidence.Event, function string) *evidence.Ev
 		}
 	}
 	return nil
+}
+
+// noWayBack is an answer to the packet of e that was never made for want of a route.
+func noWayBack(c *evidence.Case, e *evidence.Event) *unrouted {
+	n := space(c, e)
+	src, _, ok := source(c, e)
+	if n == nil || !ok {
+		return nil
+	}
+	f := noRoute(c, e, n, src, "")
+	if f == nil {
+		return nil
+	}
+	return &unrouted{e: e, n: n, dest: src, fail: f, reply: true}
+}
+
+// unroutedAnswer is a datagram or an echo request that was taken in, whose answer found no way back. A process
+// that sends does so in its own time: what it asked is not told, but the counter of what found no route is.
+func unroutedAnswer(c *evidence.Case) *unrouted {
+	if c.Probe.Outcome != evidence.Silent && c.Probe.Outcome != evidence.Timeout || c.Target.Protocol == "tcp" {
+		return nil
+	}
+	e := served(c)
+	if e == nil {
+		return nil
+	}
+	u := noWayBack(c, e)
+	if u == nil || c.Target.Protocol != "udp" {
+		return u
+	}
+	key := "IpOutNoRoutes"
+	if u.dest.Is6() {
+		key = "Ip6OutNoRoutes"
+	}
+	moved := counter(u.n, key)
+	if moved == 0 || u.fail.errno != "ENETUNREACH" {
+		return nil
+	}
+	u.fail.seen = false
+	u.fail.proof = append(u.fail.proof, fmt.Sprintf("%s rose by %d during the probe", key, moved))
+	return u
 }
 
 // unroutedHere is a connect() that failed for want of a route before any packet was made.
@@ -248,10 +294,13 @@ func missing(c *evidence.Case, u *unrouted, v *Verdict) *Verdict {
 }
 
 func back(u *unrouted) string {
-	if u.reply {
-		return ", so the SYN-ACK cannot go back"
+	switch {
+	case !u.reply:
+		return ""
+	case u.e.Packet != nil && u.e.Packet.Protocol != "tcp":
+		return ", so no answer can go back"
 	}
-	return ""
+	return ", so the SYN-ACK cannot go back"
 }
 
 // byEntry names the route of a type that refuses.

@@ -83,7 +83,7 @@ func secondary(c *evidence.Case, e *evidence.Event) bool {
 	if strings.ContainsAny(p.Flags, "RF") {
 		return true
 	}
-	return handshakeDone(c) && strings.Contains(p.Flags, "S")
+	return handshakeDone(c) && strings.Contains(p.Flags, "S") && !behindProxy(c, e)
 }
 
 // resolves reports whether the event is about a packet that asks for or tells

@@ -5,6 +5,7 @@ package verdict
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
 )
@@ -40,6 +41,15 @@ func Judge(c *evidence.Case) Verdict {
 
 func decide(c *evidence.Case) *Verdict {
 	all := fates(c)
+	if last := diedBehindProxy(c, all); last != nil {
+		v := ask(c, last)
+		if v == nil {
+			v = unexplained(c, last)
+		}
+		v.Proof = append(v.Proof, "the client was answered by a SYN proxy in "+name(proxied(c).Netns)+", which the server never answered")
+		noteEarlier(c, v, all[:len(all)-1], "")
+		return v
+	}
 	if success(c) {
 		v := ask(c, nil)
 		if v == nil {
@@ -134,6 +144,7 @@ func unexplained(c *evidence.Case, e *evidence.Event) *Verdict {
 		v.Summary = fmt.Sprintf("%s: not explained: %s", target(c), died(c, e))
 		explainNetfilter(c, e, v)
 		explainSocket(c, e, v)
+		explainEcho(c, e, v)
 		unreadHere(c, e, v)
 		return v
 	}
@@ -143,6 +154,7 @@ func unexplained(c *evidence.Case, e *evidence.Event) *Verdict {
 		v.Direction = direction(c, l)
 		v.Where.Netns, v.Where.Device = l.Netns, l.Device
 		v.Proof = append(v.Proof, fmt.Sprintf("last seen: %s, %s", sight(c, l), since(c, l)))
+		explainEcho(c, l, v)
 		unreadHere(c, l, v)
 	} else {
 		v.Proof = append(v.Proof, "no event of our packets was seen")
@@ -152,6 +164,19 @@ func unexplained(c *evidence.Case, e *evidence.Event) *Verdict {
 	}
 	v.Proof = append(v.Proof, "the client saw "+outcome(c))
 	return v
+}
+
+// explainEcho adds to an echo request that was not answered that the host was told to answer none.
+func explainEcho(c *evidence.Case, e *evidence.Event, v *Verdict) {
+	n := space(c, e)
+	if n == nil || c.Target.Protocol != "icmp" {
+		return
+	}
+	for _, key := range []string{"net.ipv4.icmp_echo_ignore_all", "net.ipv6.icmp.echo_ignore_all"} {
+		if x, ok := sysctl(n, key); ok && x != "0" && strings.Contains(key, "ipv4") == (e.Packet.Family == 4) {
+			v.Proof = append(v.Proof, fmt.Sprintf("%s is %s in %s: it answers no echo request", key, x, name(n.Name)))
+		}
+	}
 }
 
 // unreadHere names the sections of the event's namespace that were not read and that causes depend on.

@@ -4,8 +4,10 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/netcfg"
@@ -163,6 +165,7 @@ func (g *gatherer) namespace(name string, c *evidence.Case) evidence.Namespace {
 	}
 	s.Lookups = g.lookups(n, asked(c, name), here)
 	s.Sockets = g.sockets(n, name, here, c)
+	s.Programs = cgroupPrograms(name, s.Sockets.Items, c)
 	s.Sysctls = n.Sysctls(sysctls(s.Links.Items)...)
 	s.Chains = g.ruleChains(n, name, c, s.Hooks.Items)
 	if armed, ok := g.spaces.nft[name]; ok && len(s.Chains.Items) > 0 {
@@ -230,7 +233,7 @@ func packetsIn(c *evidence.Case, name string) present {
 			p.routes++
 			p.unrouted = p.unrouted || e.Route.Errno != ""
 		}
-		if e.Packet == nil || e.Packet.Protocol != c.Target.Protocol {
+		if e.Packet == nil || !traced(e.Packet, c.Target.Protocol) {
 			continue
 		}
 		src, err1 := netip.ParseAddr(e.Packet.Source)
@@ -238,7 +241,7 @@ func packetsIn(c *evidence.Case, name string) present {
 		if err1 != nil || err2 != nil {
 			continue
 		}
-		if e.Direction == evidence.Forward {
+		if e.Direction == evidence.Forward && c.Target.Port != 0 {
 			port(uint16(e.Packet.DPort))
 		}
 		switch {
@@ -310,8 +313,49 @@ func (g *gatherer) sockets(n *netcfg.Netns, name string, here present, c *eviden
 	return evidence.Have(items)
 }
 
+// cgroupPrograms reads which programs decide about packets of the sockets' cgroups, where one may have dropped a packet.
+func cgroupPrograms(netns string, sockets []evidence.Socket, c *evidence.Case) evidence.Section[evidence.CgroupProgram] {
+	var all evidence.Section[evidence.CgroupProgram]
+	var seen []string
+	for _, e := range c.Events {
+		if e.Netns != netns || e.Kind != evidence.Drop {
+			continue
+		}
+		attach := map[string]string{"SOCKET_FILTER": "ingress", "BPF_CGROUP_EGRESS": "egress"}[e.Reason]
+		if attach == "" {
+			continue
+		}
+		cgroups := []string{}
+		if ours := netns == c.Probe.Netns && (attach == "egress") == (e.Direction == evidence.Forward); ours {
+			cgroups = append(cgroups, c.Probe.Cgroup)
+		} else {
+			for _, s := range sockets {
+				for _, p := range s.Process {
+					cgroups = append(cgroups, p.Cgroup)
+				}
+			}
+		}
+		for _, cg := range cgroups {
+			if key := attach + " " + cg; cg == "" || slices.Contains(seen, key) {
+				continue
+			} else {
+				seen = append(seen, key)
+			}
+			found := netcfg.CgroupPrograms(cg, attach)
+			if !found.Read() {
+				return found
+			}
+			all = evidence.Have(append(all.Items, found.Items...))
+		}
+	}
+	return all
+}
+
 // oldConnections finds who holds the probe's own addresses already, where the kernel said that they are taken.
 func (g *gatherer) oldConnections(n *netcfg.Netns, name string, c *evidence.Case) (none evidence.Section[evidence.Socket]) {
+	if local, remote, ok := answeredByOld(c, name); ok {
+		return n.Connections(netcfg.ConnectionFilter{Local: local, Remote: remote})
+	}
 	if name != c.Probe.Netns || c.Target.Protocol != "tcp" || c.Probe.Errno != "EADDRNOTAVAIL" && c.Probe.Errno != "EADDRINUSE" {
 		return none
 	}
@@ -320,14 +364,40 @@ func (g *gatherer) oldConnections(n *netcfg.Netns, name string, c *evidence.Case
 	if err1 != nil || err2 != nil {
 		return none
 	}
+	if local.Addr().IsUnspecified() { // no source was asked for, and none was chosen
+		local = netip.AddrPortFrom(netip.Addr{}, local.Port())
+	}
 	return n.Connections(netcfg.ConnectionFilter{Local: local, Remote: netip.AddrPortFrom(remote, uint16(c.Target.Port))})
+}
+
+// answeredByOld reports whether a SYN of ours was answered by a bare ACK in a namespace, as a socket that
+// already has these two ends answers it (RFC 9293, 3.10.7.4), and returns the ends as that socket names them.
+func answeredByOld(c *evidence.Case, name string) (local, remote netip.AddrPort, ok bool) {
+	if c.Target.Protocol != "tcp" {
+		return local, remote, false
+	}
+	for _, e := range c.Events {
+		if e.Netns != name || e.Packet == nil || e.Packet.Protocol != "tcp" {
+			continue
+		}
+		switch {
+		case e.Kind == evidence.Receive && e.Direction == evidence.Forward && e.Packet.Flags == "S":
+			local, _ = netip.ParseAddrPort(net.JoinHostPort(e.Packet.Dest, strconv.Itoa(e.Packet.DPort)))
+			remote, _ = netip.ParseAddrPort(net.JoinHostPort(e.Packet.Source, strconv.Itoa(e.Packet.SPort)))
+		case e.Kind == evidence.Transmit && e.Direction == evidence.Reply && e.Packet.Flags == "." && local.IsValid() && remote.IsValid():
+			return local, remote, true
+		case e.Direction == evidence.Reply && e.Packet.Flags == "S.":
+			return local, remote, false
+		}
+	}
+	return local, remote, false
 }
 
 // sysctls that decide whether a packet may go on.
 func sysctls(links []evidence.Link) []string {
 	names := []string{
 		"net.ipv4.ip_forward", "net.ipv4.ip_default_ttl", "net.ipv4.tcp_syncookies", "net.ipv4.tcp_max_syn_backlog",
-		"net.core.somaxconn", netcfg.ConntrackCount, netcfg.ConntrackMax,
+		"net.ipv4.icmp_echo_ignore_all", "net.ipv6.icmp.echo_ignore_all", "net.core.somaxconn", netcfg.ConntrackCount, netcfg.ConntrackMax,
 	}
 	devices := []string{"all", "default"}
 	for _, l := range links {

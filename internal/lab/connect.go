@@ -56,6 +56,9 @@ func (c Connect) open() (int, error) {
 		}
 	}
 	if err == nil && c.From.IsValid() {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // its port may be bound again in TIME_WAIT
+	}
+	if err == nil && c.From.IsValid() {
 		_, from := sockaddr(c.From)
 		err = unix.Bind(fd, from)
 	}

@@ -83,7 +83,7 @@ func bridgeControls() []Fault {
 	})
 	return slices.Concat(idle,
 		within("bridge-other-port", "bridge-disabled", "another port of the switch is disabled", func(int) func(*Lab) error {
-			return steps(spareLink(Switch), link(Switch, "set dead0 master "+bridgeDevice))
+			return steps(spareLink(Switch), onLink(Switch, "set dead0 master "+bridgeDevice))
 		}),
 		within("bridge-isolated-one", "bridge-isolated", "one port of the switch is isolated, the other is not", port(UpDevice, "isolated on")),
 		needing(within("bridge-filter-other", "bridge-forward", "a rule of the bridge family drops another port", func(f int) func(*Lab) error {

@@ -45,7 +45,7 @@ func bridgeFaults() []Fault {
 		return steps(port(UpDevice, "isolated on")(f), port(DownDevice, "isolated on")(f), known(f))
 	})
 	off := with(switched("bridge-port-down", "link-down", "the switch's port towards the server is down", want(DownDevice), func(int) func(*Lab) error {
-		return link(Switch, "set down0 down")
+		return onLink(Switch, "set down0 down")
 	}), "-w", "6s")
 	return slices.Concat(
 		blocked("bridge-disabled", "the switch's port towards the router is disabled", UpDevice, "0"),

@@ -60,8 +60,8 @@ func conf(r Role, family int, device, leaf, value string) func(*Lab) error {
 	return sysctl(r, fmt.Sprintf("net.ipv%d.conf.%s.%s", family, device, leaf), value)
 }
 
-// link runs `ip link` with words separated by spaces.
-func link(r Role, format string, args ...any) func(*Lab) error {
+// onLink runs `ip link` with words separated by spaces.
+func onLink(r Role, format string, args ...any) func(*Lab) error {
 	return ip(r, 4, "link "+format, args...)
 }
 
@@ -79,7 +79,7 @@ func chatter(family, size int) func(*Lab) error {
 
 // spareLink adds a pair of devices to a namespace: dead0 is up but without carrier, as its other end is down.
 func spareLink(r Role) func(*Lab) error {
-	return steps(link(r, "add dead0 type veth peer name dead1"), link(r, "set dead0 up"))
+	return steps(onLink(r, "add dead0 type veth peer name dead1"), onLink(r, "set dead0 up"))
 }
 
 func addrPort(family int) netip.AddrPort { return netip.AddrPortFrom(addr(Server, family), Port) }

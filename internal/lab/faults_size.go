@@ -13,7 +13,9 @@ var big = strings.Repeat("x", 1400)
 // narrow is an MTU that big does not fit into; IPv6 allows no smaller one.
 const narrow = 1280
 
-func shrink(r Role, device string) func(*Lab) error { return link(r, "set %s mtu %d", device, narrow) }
+func shrink(r Role, device string) func(*Lab) error {
+	return onLink(r, "set %s mtu %d", device, narrow)
+}
 
 // mtuFaults are packets that may not be cut up, before a device that is too narrow for them.
 func mtuFaults() []Fault {

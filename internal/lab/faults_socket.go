@@ -139,7 +139,7 @@ func boundElsewhere() []Fault {
 		all = slices.Concat(all, both(func(f int) Fault {
 			anywhere := netip.AddrPortFrom(netip.MustParseAddr(pick(f, "0.0.0.0", "::")), Port)
 			return Fault{Name: "listen-other-device" + suffix, Cause: "listener-elsewhere", Summary: "the service listens on another device only", Protocol: protocol,
-				Setup: steps(ip(Server, 4, "link add spare0 type dummy"), ip(Server, 4, "link set spare0 up"),
+				Setup: steps(ip(Server, 4, "link add spare0 type veth peer name spare1"), ip(Server, 4, "link set spare0 up"),
 					serving(f, Listen{Network: network(f), Addr: anywhere, Device: "spare0", Comm: "ledger"})),
 				Want: Want{Direction: forward, Role: Server, Comm: "ledger", Socket: anywhere.String()}}
 		}))

@@ -21,7 +21,7 @@ var (
 	// the kernel removes them with their owner, shortly after its end.
 	owned = regexp.MustCompile(`(?m)^table [^\n]*\n\tflags owner\n(?:\t[^\n]*\n|\n)*}\n`)
 	// Sysctls that decide where packets go, or that a rule trace may change.
-	watched = regexp.MustCompile(`^net\.ipv[46]\.(ip_forward|conf\.[a-z0-9]+\.(forwarding|rp_filter|disable_ipv6|route_localnet)) |^net\.netfilter\.nf_log`)
+	watched = regexp.MustCompile(`^net\.ipv[46]\.(ip_forward|tcp_syncookies|conf\.[a-z0-9]+\.(forwarding|rp_filter|disable_ipv6|route_localnet)) |^net\.netfilter\.nf_log`)
 )
 
 // Snapshot returns the configuration of every namespace of the lab as text: two of them
