@@ -62,7 +62,9 @@ func TestFaults(t *testing.T) {
 
 func checkFault(t *testing.T, bin string, f lab.Fault, l *lab.Lab) {
 	before := snapshot(t, l)
+	rate := measure(t, l, f)
 	a := trace(t, bin, l, f)
+	rate()
 	if diff := cmp.Diff(expected(f), a.seen(l, f)); diff != "" {
 		t.Errorf("verdict (-want +got):\n%s\n%s", diff, a.raw)
 	}
@@ -90,6 +92,32 @@ func checkFault(t *testing.T, bin string, f lab.Fault, l *lab.Lab) {
 		// A fix lets one flow pass, it does not open the firewall: a rule each way at most, nothing gone.
 		if gone, added := lines(before, fixed), lines(fixed, before); len(gone) > 0 || len(added) > 2 {
 			t.Errorf("the fix changes too much:\n%s", cmp.Diff(before, fixed))
+		}
+	}
+}
+
+// measure begins to count the packets that the router gets; the function it returns says how
+// many a second they were. A flood that has dried up would show nothing.
+func measure(t *testing.T, l *lab.Lab, f lab.Fault) func() {
+	t.Helper()
+	if f.Busy == 0 {
+		return func() {}
+	}
+	count := func() uint64 {
+		lan, err1 := l.Received(lab.Router, lab.LANDevice)
+		dmz, err2 := l.Received(lab.Router, lab.DMZDevice)
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		return lan + dmz
+	}
+	start, first := time.Now(), count()
+	return func() {
+		t.Helper()
+		rate := float64(count()-first) / time.Since(start).Seconds()
+		t.Logf("%.0f packets a second came to the router, %d were sent for", rate, f.Busy)
+		if rate < float64(f.Busy)/10 {
+			t.Errorf("too few packets to show anything")
 		}
 	}
 }

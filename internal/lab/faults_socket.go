@@ -31,12 +31,12 @@ func socketFaults() []Fault {
 }
 
 // floodedQueue fills the SYN queue with half-open connections, whose answers a black hole of the router swallows.
-func floodedQueue(f int) func(*Lab) error {
+func floodedQueue(f int, comm string) func(*Lab) error {
 	nobody := netip.MustParseAddr(pick(f, "198.18.77.7", "fd5c:7e1a:4d::7"))
 	return steps(
 		sysctl(Server, "net.ipv4.tcp_max_syn_backlog", "8"),
 		ip(Router, f, "route add blackhole %s", netip.PrefixFrom(nobody, nobody.BitLen())),
-		serving(f, Listen{Comm: "sleepy", Backlog: 8}),
+		serving(f, Listen{Comm: comm, Backlog: 8}),
 		func(l *Lab) error { return l.Flood(Client, Flood{From: nobody, To: served(f), Count: 40}) },
 	)
 }
@@ -45,7 +45,7 @@ func queueFaults() []Fault {
 	return slices.Concat(
 		both(func(f int) Fault {
 			x := atSocket(f, "syn-queue-full", "syn-queue-full", "half-open connections fill the SYN queue, and SYN cookies are off", "sleepy",
-				steps(sysctl(Server, "net.ipv4.tcp_syncookies", "0"), floodedQueue(f)))
+				steps(sysctl(Server, "net.ipv4.tcp_syncookies", "0"), floodedQueue(f, "sleepy")))
 			x.Fix = true
 			return x
 		}),
@@ -101,7 +101,7 @@ func filterFaults() []Fault {
 // oldConnection leaves a connection from the client's port 40000 in TIME_WAIT, on the side that closes first.
 // Its sequence numbers are above those of any probe, and no timestamps tell old from new.
 func oldConnection(f int, clientFirst bool) func(*Lab) error {
-	behaviour := CloseAtOnce
+	behaviour := CloseFirst
 	if clientFirst {
 		behaviour = Hold
 	}
@@ -130,6 +130,11 @@ func timeWaitFaults() []Fault {
 	)
 }
 
+// spareDevice gives the server one more device, without a cable to the others.
+func spareDevice(l *Lab) error {
+	return steps(ip(Server, 4, "link add spare0 type veth peer name spare1"), ip(Server, 4, "link set spare0 up"))(l)
+}
+
 // boundElsewhere listen where the probe does not come.
 func boundElsewhere() []Fault {
 	all := []Fault{}
@@ -139,7 +144,7 @@ func boundElsewhere() []Fault {
 		all = slices.Concat(all, both(func(f int) Fault {
 			anywhere := netip.AddrPortFrom(netip.MustParseAddr(pick(f, "0.0.0.0", "::")), Port)
 			return Fault{Name: "listen-other-device" + suffix, Cause: "listener-elsewhere", Summary: "the service listens on another device only", Protocol: protocol,
-				Setup: steps(ip(Server, 4, "link add spare0 type veth peer name spare1"), ip(Server, 4, "link set spare0 up"),
+				Setup: steps(spareDevice,
 					serving(f, Listen{Network: network(f), Addr: anywhere, Device: "spare0", Comm: "ledger"})),
 				Want: Want{Direction: forward, Role: Server, Comm: "ledger", Socket: anywhere.String()}}
 		}))

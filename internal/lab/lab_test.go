@@ -62,6 +62,25 @@ var symptoms = map[string][]error{
 	"link-down":           {unix.ENETUNREACH, unix.EHOSTUNREACH},
 	"neighbor-unresolved": {unix.EHOSTUNREACH},
 	"ttl-expired":         {unix.ETIMEDOUT, unix.EHOSTUNREACH},
+	"syn-queue-full":      {unix.ETIMEDOUT},
+	"receive-buffer-full": {unix.ETIMEDOUT},
+	"md5-mismatch":        {unix.ETIMEDOUT},
+	"min-ttl":             {unix.ETIMEDOUT},
+	"socket-filter":       {unix.ETIMEDOUT},
+	"time-wait":           {unix.EADDRNOTAVAIL, unix.ETIMEDOUT},
+	"cgroup-bpf":          {unix.ETIMEDOUT, unix.EPERM},
+	"tc-drop":             {unix.ETIMEDOUT},
+	"xdp-drop":            {unix.ETIMEDOUT},
+	"qdisc-drop":          {unix.ETIMEDOUT, unix.ENOBUFS},
+	"xfrm-policy":         {unix.ETIMEDOUT, unix.EPERM},
+	"nfqueue-unread":      {unix.ETIMEDOUT},
+	"nfqueue-drop":        {unix.ETIMEDOUT},
+	"unexplained":         {unix.ETIMEDOUT},
+	// Accepted: what follows is not a plain connection's symptom.
+	"reset-by-app":  {nil, unix.ECONNRESET},
+	"closed-by-app": {nil},
+	"app-silent":    {nil, unix.ETIMEDOUT},
+	"app-error":     {nil},
 }
 
 func TestEveryFaultHasItsSymptom(t *testing.T) {

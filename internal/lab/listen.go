@@ -42,6 +42,9 @@ func listen(what Listen, filled int, say func(string)) error {
 			continue // the other end has gone meanwhile
 		}
 		go what.serve(c)
+		if what.Behaviour == CloseFirst {
+			what.Behaviour = Hold
+		}
 	}
 }
 
@@ -88,7 +91,7 @@ func (what Listen) socket() (int, error) {
 func (what Listen) serve(c int) {
 	defer unix.Close(c)
 	switch what.Behaviour {
-	case CloseAtOnce:
+	case CloseAtOnce, CloseFirst:
 		return
 	case ResetAtOnce:
 		unix.SetsockoptLinger(c, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})

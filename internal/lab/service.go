@@ -25,6 +25,7 @@ const (
 	NeverAccept Behaviour = "never-accept" // leave connections in the accept queue
 	CloseAtOnce Behaviour = "close"        // accept, then close
 	ResetAtOnce Behaviour = "reset"        // accept, then reset
+	CloseFirst  Behaviour = "close-first"  // close the first connection, keep the others
 	CloseAfter  Behaviour = "close-after"  // accept, read once, say the banner, then close
 	Recover     Behaviour = "recover"      // accept once a connection was turned away because the queue was full
 	NeverRead   Behaviour = "never-read"   // of UDP: start with a full receive buffer, and leave it so
@@ -66,7 +67,7 @@ type Connect struct {
 	ISN   uint32 // of the connections, where not 0
 }
 
-// Flood sends packets from one address that nobody answers for.
+// Flood sends packets, without an answer to await, from one address to the port of another.
 type Flood struct {
 	From  netip.Addr
 	To    netip.AddrPort
