@@ -183,7 +183,8 @@ func (s *socket) run(ctx context.Context, p *evidence.Probe, f func(deadline tim
 	s.start.Store(monotonic())
 	p.Outcome = f(p.Started.Add(s.cfg.Timeout))
 	p.DurationNS = monotonic() - s.start.Load()
-	if l := s.Local(); l.IsValid() && !l.Addr().IsUnspecified() {
+	// Without an address when the port that was asked for is taken: that says who holds it.
+	if l := s.Local(); l.IsValid() && (!l.Addr().IsUnspecified() || p.Errno == "EADDRNOTAVAIL" && s.cfg.Source.Port() != 0) {
 		p.Local = l.String()
 	}
 }
