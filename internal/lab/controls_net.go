@@ -12,8 +12,8 @@ func netControls() []Fault {
 	return slices.Concat(neighbourControls(), bridgeControls(), ipControls(), pathControls(), sizeControls(), wayControls())
 }
 
-// healthy is a control in both families that the probe survives.
-func healthy(name, twin, summary string, setup func(f int) func(*Lab) error) []Fault {
+// survives is a control in both families that the probe survives.
+func survives(name, twin, summary string, setup func(f int) func(*Lab) error) []Fault {
 	faults := broken("control-"+name, "reachable", summary, Want{Role: Server, Comm: "labd"}, setup)
 	return each(faults, func(f *Fault) { f.Twin = twin + pick(f.Family, "", "-v6") })
 }
@@ -33,18 +33,18 @@ func neighbourControls() []Fault {
 		}
 		return nft(Server, f, `table arp links { chain in { type filter hook input priority 0; policy accept; arp saddr ip 198.18.9.99 drop; }; }`)
 	}
-	asked := healthy("neighbor-filter-other", "", "the server drops what another host asks for its link address", filtered)
+	asked := survives("neighbor-filter-other", "", "the server drops what another host asks for its link address", filtered)
 	return slices.Concat(
-		healthy("link-unused", "link-down", "a device that is not on the way is down", func(int) func(*Lab) error { return spareLink(Router) }),
-		healthy("dead-nexthop", "neighbor-multipath", "one of two next hops is behind a dead link, and is not used", func(f int) func(*Lab) error {
+		survives("link-unused", "link-down", "a device that is not on the way is down", func(int) func(*Lab) error { return spareLink(Router) }),
+		survives("dead-nexthop", "neighbor-multipath", "one of two next hops is behind a dead link, and is not used", func(f int) func(*Lab) error {
 			return steps(spareLink(Client), conf(Client, f, "all", "ignore_routes_with_linkdown", "1"), conf(Client, f, "dead0", "ignore_routes_with_linkdown", "1"),
 				ip(Client, f, "addr add %s dev dead0", pick(f, "198.18.6.1/24", "fd5c:7e1a:6::1/64 nodad")),
 				ip(Client, f, "route replace default nexthop via %s dev eth0 nexthop via %s dev dead0", nics[1].prefix(f).Addr(), pick(f, "198.18.6.2", "fd5c:7e1a:6::2")))
 		}),
-		healthy("neighbor-failed", "neighbor-router", "the router once failed to find the server", func(f int) func(*Lab) error {
+		survives("neighbor-failed", "neighbor-router", "the router once failed to find the server", func(f int) func(*Lab) error {
 			return ip(Router, f, "neigh replace %%server dev dmz0 nud failed")
 		}),
-		healthy("neighbor-proxy", "neighbor-on-link", "the client takes the server's network for its own, and the router answers for it", func(f int) func(*Lab) error {
+		survives("neighbor-proxy", "neighbor-on-link", "the client takes the server's network for its own, and the router answers for it", func(f int) func(*Lab) error {
 			answer := conf(Router, 4, LANDevice, "proxy_arp", "1")
 			if f == 6 {
 				answer = steps(conf(Router, 6, LANDevice, "proxy_ndp", "1"), ip(Router, 6, "neigh add proxy %%server dev lan0"))
@@ -53,7 +53,7 @@ func neighbourControls() []Fault {
 			return steps(answer, prompt, ip(Client, f, "route add %%dmz dev eth0"))
 		}),
 		needing(one(4, "arp-input", asked), "nft"), needing(one(6, "nd-input", asked), "nft"),
-		healthy("mac-other", "mac-router", "a static entry of the router has a wrong link address for another host", func(f int) func(*Lab) error {
+		survives("mac-other", "mac-router", "a static entry of the router has a wrong link address for another host", func(f int) func(*Lab) error {
 			return ip(Router, f, "neigh replace %s lladdr 02:00:5e:00:53:99 dev dmz0 nud permanent", other(f))
 		}),
 		both(func(f int) Fault {
@@ -72,7 +72,7 @@ func neighbourControls() []Fault {
 
 func bridgeControls() []Fault {
 	within := func(name, twin, summary string, setup func(f int) func(*Lab) error) []Fault {
-		return healthy(name, twin, summary, func(f int) func(*Lab) error { return steps(addSwitch, setup(f)) })
+		return survives(name, twin, summary, func(f int) func(*Lab) error { return steps(addSwitch, setup(f)) })
 	}
 	idle := within("bridge-netfilter-off", "bridge-netfilter", "iptables of the switch drops it, but is not shown bridged packets", func(f int) func(*Lab) error {
 		return steps(sysctl(Switch, "net.bridge.bridge-nf-call-"+pick(f, "iptables", "ip6tables"), "0"),
@@ -89,7 +89,7 @@ func bridgeControls() []Fault {
 		needing(within("bridge-filter-other", "bridge-forward", "a rule of the bridge family drops another port", func(f int) func(*Lab) error {
 			return nft(Switch, f, `table bridge frames { chain pass { type filter hook forward priority 0; policy accept; tcp dport 8081 drop; }; }`)
 		}), "nft"),
-		needing(healthy("netdev-other", "netdev-ingress", "a rule beside another device drops the port", func(f int) func(*Lab) error {
+		needing(survives("netdev-other", "netdev-ingress", "a rule beside another device drops the port", func(f int) func(*Lab) error {
 			return nft(Server, f, `table netdev early { chain in { type filter hook ingress device "lo" priority 0; policy accept; tcp dport %port drop; }; }`)
 		}), "nft"),
 	)
@@ -97,7 +97,7 @@ func bridgeControls() []Fault {
 
 func ipControls() []Fault {
 	six := func(name, twin, summary string, needs string, setup ...func(*Lab) error) Fault {
-		f := one(6, twin, healthy(name, "", summary, func(int) func(*Lab) error { return steps(setup...) }))[0]
+		f := one(6, twin, survives(name, "", summary, func(int) func(*Lab) error { return steps(setup...) }))[0]
 		if needs != "" {
 			f.Needs = []string{needs}
 		}
@@ -122,13 +122,13 @@ func ipControls() []Fault {
 			nft(Router, 4, `table ip shift { chain inbound { type nat hook prerouting priority dstnat; policy accept; tcp dport %port dnat to 127.0.0.1:8080; }; }`)),
 		Want: Want{Role: Router, Comm: "labd", NATTo: "127.0.0.1:8080"}}
 	return append(slices.Concat(own,
-		one(4, "ipv6-disabled-server", healthy("ipv6-disabled-v4", "", "every device of the server has IPv6 switched off, and IPv4 is used", func(int) func(*Lab) error {
+		one(4, "ipv6-disabled-server", survives("ipv6-disabled-v4", "", "every device of the server has IPv6 switched off, and IPv4 is used", func(int) func(*Lab) error {
 			return sysctl(Server, "net.ipv6.conf.all.disable_ipv6", "1")
 		})),
-		one(4, "forwarding-off-device", healthy("forwarding-unused", "", "forwarding is off for a device that is not on the way", func(int) func(*Lab) error {
+		one(4, "forwarding-off-device", survives("forwarding-unused", "", "forwarding is off for a device that is not on the way", func(int) func(*Lab) error {
 			return steps(spareLink(Router), conf(Router, 4, "dead0", "forwarding", "0"))
 		})),
-		one(4, "martian-source-own", needing(healthy("masquerade", "", "the router puts its own address for the client's", func(f int) func(*Lab) error {
+		one(4, "martian-source-own", needing(survives("masquerade", "", "the router puts its own address for the client's", func(f int) func(*Lab) error {
 			return nft(Router, f, `table ip hide { chain out { type nat hook postrouting priority srcnat; policy accept; oifname "dmz0" masquerade; }; }`)
 		}), "nft")),
 	),
@@ -139,7 +139,7 @@ func ipControls() []Fault {
 }
 
 func pathControls() []Fault {
-	mixed := one(4, "rp-filter-all", healthy("rp-filter-loose", "", "a strict filter for all, a loose one for the device: the greater number holds", func(int) func(*Lab) error {
+	mixed := one(4, "rp-filter-all", survives("rp-filter-loose", "", "a strict filter for all, a loose one for the device: the greater number holds", func(int) func(*Lab) error {
 		return steps(secondCable, sysctl(Client, "net.ipv4.conf.eth0.arp_announce", "2"), conf(Router, 4, "all", "rp_filter", "1"), conf(Router, 4, LANDevice, "rp_filter", "2"),
 			conf(Router, 4, "lan1", "rp_filter", "2"))
 	}))
@@ -153,10 +153,10 @@ func pathControls() []Fault {
 		f.Want.Rule = nftRule("inet", "strict", 1, "fib saddr . iif", "first")
 	})
 	return slices.Concat(with(mixed, "-s", spare[0].v4.Addr().String()), fib,
-		healthy("ttl-enough", "ttl-expired", "packets may make two hops, and that is enough", func(f int) func(*Lab) error {
+		survives("ttl-enough", "ttl-expired", "packets may make two hops, and that is enough", func(f int) func(*Lab) error {
 			return steps(ip(Client, f, "route replace default via %s dev eth0 hoplimit 2", nics[1].prefix(f).Addr()), ip(Server, f, "route replace default via %s dev eth0 hoplimit 2", nics[2].prefix(f).Addr()))
 		}),
-		needing(healthy("ttl-at-host", "ttl-nft", "the server sets the TTL to 1, where nothing is forwarded", func(f int) func(*Lab) error {
+		needing(survives("ttl-at-host", "ttl-nft", "the server sets the TTL to 1, where nothing is forwarded", func(f int) func(*Lab) error {
 			return nft(Server, f, `table %ip hops { chain first { type filter hook prerouting priority mangle; policy accept; tcp dport %port `+pick(f, "ip ttl", "ip6 hoplimit")+` set 1; }; }`)
 		}), "nft"),
 	)

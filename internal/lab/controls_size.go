@@ -57,17 +57,17 @@ func wayControls() []Fault {
 		})
 	}
 	return slices.Concat(
-		healthy("throw", "throw-client", "a table throws the packet back, and the next has a route", func(f int) func(*Lab) error {
+		survives("throw", "throw-client", "a table throws the packet back, and the next has a route", func(f int) func(*Lab) error {
 			return steps(ip(Client, f, "route add throw %%dmz table 910"), ip(Client, f, "rule add lookup 910 pref 430"))
 		}),
-		healthy("suppress", "suppress-prefix", "the default route is suppressed, and a narrower one is there", func(f int) func(*Lab) error {
+		survives("suppress", "suppress-prefix", "the default route is suppressed, and a narrower one is there", func(f int) func(*Lab) error {
 			return steps(ip(Client, f, "route add %%dmz via %s", nics[1].prefix(f).Addr()), ip(Client, f, "route add blackhole default table 912"),
 				ip(Client, f, "rule add lookup main suppress_prefixlength 0 pref 430"), ip(Client, f, "rule add lookup 912 pref 440"))
 		}),
-		healthy("blackhole-metric", "blackhole-reply-server", "a black hole of the server has a worse metric than a route", func(f int) func(*Lab) error {
+		survives("blackhole-metric", "blackhole-reply-server", "a black hole of the server has a worse metric than a route", func(f int) func(*Lab) error {
 			return steps(ip(Server, f, "route add blackhole %s metric 500", lan(f)), ip(Server, f, "route add %s via %s metric 10", lan(f), nics[2].prefix(f).Addr()))
 		}),
-		healthy("port-rule", "prohibit-port-rule", "a policy rule of the router prohibits another port", func(f int) func(*Lab) error {
+		survives("port-rule", "prohibit-port-rule", "a policy rule of the router prohibits another port", func(f int) func(*Lab) error {
 			return ip(Router, f, "rule add ipproto tcp dport 8081 prohibit pref 450")
 		}),
 		watched("scope-output", "the client's own firewall drops it, and only the client is watched", forward, "OUTPUT",
