@@ -137,12 +137,15 @@ func (g *hookGroup) chains(c *evidence.Case) int {
 		family = "ip6"
 	}
 	for _, h := range ns.Hooks.Items {
-		if h.Hook != g.key.hook || h.Family != family || h.Priority >= g.passed || ours(h.Table) {
+		if h.Hook != g.key.hook || h.Family != family || ours(h.Table) {
 			continue
 		}
 		if h.NAT {
 			delete(seen, h.NFFamily+"/"+h.Table+"/"+h.Chain)
 			delete(seen, h.Family+"/"+h.Table+"/"+h.Hook)
+			continue
+		}
+		if h.Priority >= g.passed {
 			continue
 		}
 		switch h.Type {

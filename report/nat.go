@@ -21,6 +21,10 @@ func (l *ladder) translations() {
 		if reply {
 			r = echo
 		}
-		l.add(t.Event, r, station, t.String(), "")
+		e := *t.Event
+		if t.Step != nil && e.Kind != evidence.HookPassed {
+			e.At = t.Step.At // no observer was there: it shows later than it was made
+		}
+		l.add(&e, r, station, t.String(), "")
 	}
 }

@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
 	"strings"
 
@@ -17,7 +18,7 @@ type Translation struct {
 	Event    *evidence.Event // the first that shows the packet changed
 	Source   bool            // its source was changed, else its destination
 	From, To string          // address and port; the address alone where there is no port
-	Hook     string          // empty where no observer told
+	Hook     string          // empty where neither an observer nor a rule told
 	Step     *evidence.Event // the rule that did it; nil when none was seen to
 	Rule     *Rule           // Step as the user's own tool prints it
 	Certain  bool            // Rule is proven, text included
@@ -102,6 +103,14 @@ func side(p *evidence.Packet, source bool) string {
 	return endpoint(addr, port)
 }
 
+// host is an end without its port.
+func host(end string) string {
+	if a, err := netip.ParseAddrPort(end); err == nil {
+		return a.Addr().String()
+	}
+	return end
+}
+
 // hooks where a rule can change that side of a packet (nf_nat_core.c, HOOK2MANIP).
 func (t *Translation) hooks() []string {
 	switch {
@@ -143,8 +152,11 @@ func (t *Translation) explain(c *evidence.Case) {
 	case last == nil:
 		t.How = "no rule was seen to be asked"
 		return
-	case last.Rule.Policy || last.Rule.Verdict != "accept" || last.Rule.Handle == 0 && last.Rule.Number == 0:
+	case last.Rule.Policy && t.Source && host(t.From) == host(t.To):
 		t.How = "no rule asked for it: the port was in use" // nf_nat_alloc_null_binding
+		return
+	case last.Rule.Policy || last.Rule.Verdict != "accept" || last.Rule.Handle == 0 && last.Rule.Number == 0:
+		t.How = "no rule is known that asked for it"
 		return
 	}
 	var scratch Verdict
@@ -157,7 +169,7 @@ func (t *Translation) explain(c *evidence.Case) {
 		t.How = "no rule is known that asked for it"
 		return
 	}
-	t.Step, t.Rule, t.Certain = last, r, certain && t.Hook != ""
+	t.Step, t.Rule, t.Certain, t.Hook = last, r, certain, last.Hook
 }
 
 // lastNAT is the last step that the packet of e took in chains of type nat at a hook.

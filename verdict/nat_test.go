@@ -16,10 +16,11 @@ type router struct {
 	from string
 	to   string
 	way  string
+	own  int // the source port
 }
 
 func newRouter(rules map[string]string) *router {
-	r := &router{from: "10.1.0.2", to: "10.0.0.5", way: evidence.Forward}
+	r := &router{from: "10.1.0.2", to: "10.0.0.5", way: evidence.Forward, own: 4000}
 	r.c.Target = evidence.Target{Address: "10.0.0.5", Port: 80, Protocol: "tcp"}
 	hook := func(hook, chain string, priority int, nat bool) evidence.Hook {
 		return evidence.Hook{Family: "ip", Hook: hook, Priority: priority, Type: "nft", Table: "t", Chain: chain, NFFamily: "inet", NAT: nat}
@@ -44,7 +45,7 @@ func (r *router) add(e evidence.Event) *router {
 
 func (r *router) at(hook string, priority int) *router {
 	return r.add(evidence.Event{Kind: evidence.HookPassed, Hook: hook, Priority: &priority,
-		Packet: &evidence.Packet{Family: 4, Protocol: "tcp", Source: r.from, Dest: r.to, SPort: 4000, DPort: 80, Flags: "S"}})
+		Packet: &evidence.Packet{Family: 4, Protocol: "tcp", Source: r.from, Dest: r.to, SPort: r.own, DPort: 80, Flags: "S"}})
 }
 
 func (r *router) step(hook, chain, verdict, target string) *router {
@@ -56,6 +57,8 @@ func (r *router) step(hook, chain, verdict, target string) *router {
 }
 
 func (r *router) becomes(from, to string) *router { r.from, r.to = from, to; return r }
+
+func (r *router) port(own int) *router { r.own = own; return r }
 
 func TestTranslations(t *testing.T) {
 	dnat := map[string]string{"web": "tcp dport 80 dnat ip to 10.2.0.2", "post": "masquerade", "filter": "accept", "pre": "jump web"}
@@ -77,7 +80,11 @@ func TestTranslations(t *testing.T) {
 			pre(map[string]string{"pre": "tcp dport 80 accept"}).step("PREROUTING", "pre", "accept", "").becomes("10.1.0.2", "10.2.0.2").at("PREROUTING", -99),
 			[]string{"DNAT 10.0.0.5:80 → 10.2.0.2:80 (no rule is known that asked for it)"}},
 		"no rule matched": {newRouter(dnat).at("POSTROUTING", 99).step("POSTROUTING", "post", "policy", "").becomes("10.2.0.1", "10.0.0.5").at("POSTROUTING", 101),
-			[]string{"SNAT 10.1.0.2:4000 → 10.2.0.1:4000 (no rule asked for it: the port was in use)"}},
+			[]string{"SNAT 10.1.0.2:4000 → 10.2.0.1:4000 (no rule is known that asked for it)"}},
+		"the port was in use": {newRouter(dnat).at("POSTROUTING", 99).step("POSTROUTING", "post", "policy", "").port(1024).at("POSTROUTING", 101),
+			[]string{"SNAT 10.1.0.2:4000 → 10.1.0.2:1024 (no rule asked for it: the port was in use)"}},
+		"the trace has a gap": {pre(dnat).step("PREROUTING", "pre", "jump", "web").becomes("10.1.0.2", "10.2.0.2").at("PREROUTING", -99),
+			[]string{"DNAT 10.0.0.5:80 → 10.2.0.2:80 (no rule is known that asked for it)"}},
 		"a known connection": {pre(dnat).becomes("10.1.0.2", "10.2.0.2").at("PREROUTING", -99),
 			[]string{"DNAT 10.0.0.5:80 → 10.2.0.2:80 (by conntrack, which knew the connection: no rule was asked)"}},
 		"rules of another hook": {
