@@ -234,8 +234,11 @@ func sentAny(c *evidence.Case) bool {
 // unroutedVerdict is the common part of all verdicts about a missing route.
 func unroutedVerdict(c *evidence.Case, u *unrouted) *Verdict {
 	v := start(c, u.e, Observed)
-	if u.e.Kind == evidence.Route {
+	switch {
+	case u.e.Kind == evidence.Route:
 		v.Proof = nil
+	case u.reply && u.e.Kind != evidence.Drop && u.e.Packet != nil && u.e.Packet.Protocol != "tcp":
+		v.Proof = []string{sight(c, u.e) + ", and no answer was seen"} // it did not die itself
 	}
 	if u.reply {
 		v.Direction = evidence.Reply

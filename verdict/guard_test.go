@@ -39,6 +39,7 @@ var sections = map[string]func(*evidence.Namespace){
 	"sockets":   func(n *evidence.Namespace) { n.Sockets = evidence.Missing[evidence.Socket]("test") },
 	"chains":    func(n *evidence.Namespace) { n.Chains = evidence.Missing[evidence.Chain]("test") },
 	"sysctls":   func(n *evidence.Namespace) { n.Sysctls = evidence.Missing[evidence.Sysctl]("test") },
+	"programs":  func(n *evidence.Namespace) { n.Programs = evidence.Missing[evidence.CgroupProgram]("test") },
 	"counters":  func(n *evidence.Namespace) { n.Counters = evidence.Missing[evidence.Counter]("test") },
 }
 
@@ -81,8 +82,9 @@ var naming = map[string][]string{
 
 // notNeeded are cases that a cause is proven by without the section.
 var notNeeded = map[string][]string{
-	"cgroup-bpf-egress":  {"sockets"}, // our own packet: the probe knows its cgroup
-	"cgroup-bpf-connect": {"sockets"}, // our own connect()
+	"cgroup-bpf-egress":      {"sockets"}, // our own packet: the probe knows its cgroup
+	"cgroup-bpf-connect":     {"sockets"}, // our own connect()
+	"cgroup-bpf-own-ingress": {"sockets"}, // an answer to our own socket
 }
 
 func TestUnreadSections(t *testing.T) {

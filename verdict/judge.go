@@ -46,7 +46,11 @@ func decide(c *evidence.Case) *Verdict {
 		if v == nil {
 			v = unexplained(c, last)
 		}
-		v.Proof = append(v.Proof, "the client was answered by a SYN proxy in "+name(proxied(c).Netns)+", which the server never answered")
+		proxy := "the client had been answered before that, by somebody else than this server"
+		if p := proxied(c); p != nil {
+			proxy = "the client was answered by a SYN proxy in " + name(p.Netns) + ", which the server never answered"
+		}
+		v.Proof = append(v.Proof, proxy)
 		noteEarlier(c, v, all[:len(all)-1], "")
 		return v
 	}

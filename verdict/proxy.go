@@ -25,7 +25,26 @@ func proxied(c *evidence.Case) *evidence.Event {
 // that the server took it: the client's success then says nothing about the server.
 func behindProxy(c *evidence.Case, e *evidence.Event) bool {
 	p := proxied(c)
+	if p == nil {
+		p = handshakeAnswered(c)
+	}
 	return p != nil && e.At > p.At && !tookProxy(c, p)
+}
+
+// handshakeAnswered is the end of the client's handshake, where it sent one SYN only: a SYN that is
+// seen after it is somebody else's, and the client was not answered by the host that SYN goes to.
+func handshakeAnswered(c *evidence.Case) *evidence.Event {
+	var done *evidence.Event
+	for i := range c.Events {
+		e := &c.Events[i]
+		switch {
+		case e.Kind == evidence.Retransmit:
+			return nil
+		case done == nil && e.Kind == evidence.State && e.State != nil && e.State.New == "ESTABLISHED" && e.Netns == c.Probe.Netns && !serverState(c, e):
+			done = e
+		}
+	}
+	return done
 }
 
 // tookProxy reports whether the server answered the proxy p.
@@ -36,7 +55,7 @@ func tookProxy(c *evidence.Case, p *evidence.Event) bool {
 		case e.At < p.At:
 		case e.Kind == evidence.State && e.State != nil && serverState(c, e) && e.State.New == "ESTABLISHED":
 			return true
-		case e.Kind == evidence.Receive && e.Netns == p.Netns && isSYNACK(e) && direction(c, e) == evidence.Reply:
+		case p.Kind == evidence.Consume && e.Kind == evidence.Receive && e.Netns == p.Netns && isSYNACK(e) && direction(c, e) == evidence.Reply:
 			return true
 		}
 	}

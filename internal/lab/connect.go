@@ -46,14 +46,8 @@ func (c Connect) open() (int, error) {
 	if err == nil {
 		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
 	}
-	if c.ISN != 0 {
-		for _, o := range []struct{ name, value int }{
-			{unix.TCP_REPAIR, 1}, {unix.TCP_REPAIR_QUEUE, 2}, {unix.TCP_QUEUE_SEQ, int(int32(c.ISN))}, {unix.TCP_REPAIR, -1},
-		} {
-			if err == nil {
-				err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, o.name, o.value)
-			}
-		}
+	if err == nil && c.ISN != 0 {
+		err = setISN(fd, c.ISN)
 	}
 	if err == nil && c.From.IsValid() {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // its port may be bound again in TIME_WAIT
@@ -66,6 +60,21 @@ func (c Connect) open() (int, error) {
 		err = unix.Connect(fd, sa)
 	}
 	return fd, err
+}
+
+// setISN chooses the initial sequence number of a connection (TCP_REPAIR, tcp(7)).
+func setISN(fd int, isn uint32) error {
+	for _, o := range []struct{ name, value int }{
+		{unix.TCP_REPAIR, 1},
+		{unix.TCP_REPAIR_QUEUE, 2}, // TCP_SEND_QUEUE
+		{unix.TCP_QUEUE_SEQ, int(int32(isn))},
+		{unix.TCP_REPAIR, -1}, // TCP_REPAIR_OFF_NO_WP
+	} {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, o.name, o.value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // end closes a connection and returns when the FINs of both sides are through.

@@ -5,6 +5,8 @@ package lab
 import (
 	"net/netip"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // healthy is a control in which the service answers all the same.
@@ -51,9 +53,11 @@ func socketControls() []Fault {
 		healthy("closes-after-answer", "app-closes-asked", "the service answers, then closes", "", func(f int) func(*Lab) error {
 			return serving(f, Listen{Behaviour: CloseAfter, Banner: "bye\r\n"})
 		}, "--send", "hello", "--expect", "bye"),
-		healthy("silent-udp", "udp-silent", "the service says nothing, and nothing is awaited", "udp", func(f int) func(*Lab) error {
-			return serving(f, Listen{Network: pick(f, "udp4", "udp6")})
-		}, "-w", "700ms"),
+		both(func(f int) Fault {
+			return Fault{Name: "control-silent-udp", Twin: "udp-silent", Cause: "reachable", Summary: "the service says nothing, and nothing is awaited",
+				Protocol: "udp", Args: []string{"-w", "700ms"}, Setup: serving(f, Listen{Network: pick(f, "udp4", "udp6")}),
+				Want: Want{Role: Server, Comm: "labd"}, Sees: []error{unix.ETIMEDOUT}}
+		}),
 		healthy("other-device", "listen-other-device", "a socket of another device stands beside the one that takes it", "", func(f int) func(*Lab) error {
 			anywhere := netip.AddrPortFrom(netip.MustParseAddr(pick(f, "0.0.0.0", "::")), Port)
 			return steps(spareDevice, serving(f, Listen{Addr: anywhere, Device: "spare0", Comm: "ledger"}), serving(f, Listen{Addr: anywhere, Device: HostDevice}))
@@ -71,7 +75,7 @@ func socketControls() []Fault {
 		both(func(f int) Fault {
 			return Fault{Name: "control-synproxy-closed", Twin: "synproxy-input", Cause: "no-listener", Summary: "a SYN proxy answers for a server on which nothing listens", Tools: []string{"nft"},
 				Setup: steps(sysctl(Router, "net.netfilter.nf_conntrack_tcp_loose", "0"), nft(Router, f, synproxied)),
-				Want:  Want{Direction: forward, Role: Server}}
+				Want:  Want{Direction: forward, Role: Server}, Sees: []error{nil, unix.ECONNRESET}}
 		}),
 	)
 }

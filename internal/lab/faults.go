@@ -23,6 +23,8 @@ type Fault struct {
 	// Protocol of the probe: tcp (when empty), udp or icmp.
 	Protocol string
 	Args     []string // more arguments of pathtrace
+	// Sees are the errors of which a plain client sees one, nil for none, where they are not those of the cause.
+	Sees []error
 	// Busy is how many packets a second the set-up sends through the same chains, when not 0.
 	Busy int
 	Want Want

@@ -2,7 +2,11 @@
 
 package lab
 
-import "slices"
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
 
 // datagramFaults stop a probe that is no connection: a datagram, or an echo request.
 func datagramFaults() []Fault {
@@ -93,7 +97,8 @@ func echoFaults() []Fault {
 		both(func(f int) Fault {
 			return Fault{Name: "echo-unreachable", Cause: "route-unreachable", Summary: "an unreachable route of the router covers the server", Protocol: "icmp",
 				Setup: ip(Router, f, "route add unreachable %s", part(f)),
-				Want:  Want{Certainty: observed, Direction: forward, Role: Router, Route: "unreachable " + part(f), Table: "main"}, Fix: true}
+				Want:  Want{Certainty: observed, Direction: forward, Role: Router, Route: "unreachable " + part(f), Table: "main"}, Fix: true,
+				Sees: []error{unix.ETIMEDOUT}} // a raw socket is not told
 		}),
 		both(func(f int) Fault {
 			return Fault{Name: "echo-no-route-back", Cause: "no-route", Summary: "the server has no route back for the echo reply", Protocol: "icmp",

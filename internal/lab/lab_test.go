@@ -95,6 +95,9 @@ func TestEveryFaultHasItsSymptom(t *testing.T) {
 				t.Skipf("%v not installed", missing)
 			}
 			want, known := symptoms[f.Cause]
+			if f.Sees != nil {
+				want = f.Sees
+			}
 			if !known {
 				t.Fatalf("no symptom is known for %s", f.Cause)
 			}

@@ -102,6 +102,12 @@ func (t Try) attempt() error {
 			return err
 		}
 	}
+	if t.From.Port() != 0 && t.Protocol == "tcp" {
+		// Low, as a probe's is: whether an old connection of that port gives way depends on it.
+		if err := setISN(fd, 1); err != nil {
+			return err
+		}
+	}
 	if t.From.IsValid() {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
