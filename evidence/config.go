@@ -21,7 +21,7 @@ type Namespace struct {
 	Sysctls   Section[Sysctl]    `json:"sysctls"`
 	Counters  Section[Counter]   `json:"counters"` // SNMP and netstat counters that moved during the probe
 	// Programs that decide about the packets of our sockets' cgroups; read where such a program can have dropped one.
-	Programs   Section[CgroupProgram] `json:"cgroup_programs"`
+	Programs   Section[CgroupProgram] `json:"cgroup_programs,omitzero"`
 	Traced     bool                   `json:"rules_traced,omitempty"`    // the trace of nftables rules was on while the probe travelled
 	Generation uint32                 `json:"nft_generation,omitempty"`  // when its chains were read
 	Changed    bool                   `json:"ruleset_changed,omitempty"` // another program changed the nft ruleset between the packet and the reading
