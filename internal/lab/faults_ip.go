@@ -104,7 +104,11 @@ func martianFaults() []Fault {
 		fault("martian-destination-loopback", destination, "daddr", forward, "127.0.0.9", "::1"),
 		fault("martian-destination-zero", destination, "daddr", forward, "0.0.0.0", ""),
 		fault("martian-destination-reply", destination, "daddr", reply, "127.0.0.9", "::1"),
-	), dnat)
+	), dnat,
+		Fault{Name: "martian-own-loopback", Cause: source, Family: 4, Summary: "the client is to use a loopback address to another host",
+			Setup: serve(4), Args: []string{"-s", "127.0.0.1"}, Want: Want{Direction: forward, Role: Client}},
+		Fault{Name: "martian-broadcast", Cause: destination, Family: 4, Summary: "a connection to a broadcast address",
+			Target: fixed("198.18.4.255:8080"), Want: Want{Direction: forward, Role: Client}})
 }
 
 // ttlFaults let packets make too few hops.
