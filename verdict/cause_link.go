@@ -102,26 +102,7 @@ func findBridgePort(c *evidence.Case, e *evidence.Event) *Verdict {
 		}
 		return v
 	}
-	if v := closedPort(c, e); v != nil {
-		return v
-	}
-	if e == nil || !neighborDrop(e) {
-		return nil
-	}
-	for i := range c.Events { // our packet waited for an ARP request that a bridge port refused
-		a := &c.Events[i]
-		if isDrop(a, "BRIDGE_INGRESS_STP_STATE") && a.At <= e.At {
-			v := onDevice(c, a, "a bridge port that is not forwarding")
-			if v != nil {
-				v.Certainty, v.Direction = Inferred, direction(c, e)
-				v.Proof = append(v.Proof, died(c, e))
-				v.Summary = fmt.Sprintf("%s: bridge port %s of %s is not forwarding: it lost the address request that %s waited for", target(c), a.Device, name(a.Netns), whose(c, e))
-				v.Fixes = openPort(c, a)
-			}
-			return v
-		}
-	}
-	return nil
+	return closedPort(c, e)
 }
 
 const otherHost = "wrong-destination-mac"

@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,14 +12,21 @@ import (
 	"github.com/pathtrace/pathtrace/evidence"
 )
 
-// lostQuestion says why the neighbour of v, the verdict about e, was not found:
+// lostQuestion says why the neighbour of v, the verdict about e, was not found;
+// e is nil where our packet still waits, or was not yet seen to be given up:
 // something dropped the request for its link address, or its answer. It returns
 // v when that was not seen; v is inferred when it was seen and cannot be explained.
 func lostQuestion(c *evidence.Case, e *evidence.Event, v *Verdict) *Verdict {
 	hop := v.Where.Neighbor.Address
+	end := []string{}
+	if e == nil {
+		e = &evidence.Event{At: math.MaxInt64, Netns: v.Where.Netns, Direction: v.Direction}
+	} else {
+		end = append(end, died(c, e))
+	}
 	for i := range c.Events {
 		d := &c.Events[i]
-		filtered := isNetfilter(d) || isDrop(d, "TC_INGRESS", "TC_EGRESS", "XDP", "QDISC_DROP", "IPV6DISABLED") ||
+		filtered := isNetfilter(d) || isDrop(d, "TC_INGRESS", "TC_EGRESS", "XDP", "QDISC_DROP", "IPV6DISABLED", "BRIDGE_INGRESS_STP_STATE") ||
 			isDrop(d, "OTHERHOST") && answers(d) && d.Netns == e.Netns // others may get a flooded copy
 		if d.At > e.At || !filtered || !asksFor(d, hop) {
 			continue
@@ -31,7 +39,7 @@ func lostQuestion(c *evidence.Case, e *evidence.Event, v *Verdict) *Verdict {
 		}
 		w.Certainty = Inferred // that our packet died for want of this answer
 		w.Direction = direction(c, e)
-		w.Proof = append(w.Proof, died(c, e))
+		w.Proof = append(w.Proof, end...)
 		what := "request for"
 		if answers(d) {
 			what = "answer about"

@@ -69,8 +69,11 @@ func decide(c *evidence.Case) *Verdict {
 	}
 	if len(all) == 0 || leftAfter(c, all[len(all)-1]) {
 		v := ask(c, nil)
-		if v == nil {
+		switch {
+		case v == nil:
 			v = unexplained(c, nil)
+		case v.Cause == "neighbor-unresolved":
+			v = lostQuestion(c, nil, v)
 		}
 		noteEarlier(c, v, all, "")
 		return v
