@@ -11,6 +11,7 @@ struct {
 /* bpf2go makes the Go twin of what is used as a type. */
 const struct event *unused_event __attribute__((unused));
 const struct probe_key *unused_key __attribute__((unused));
+const struct wrap_event *unused_wrap __attribute__((unused));
 
 __u64 lost; /* events that found no room */
 

@@ -24,6 +24,7 @@ enum kind {
 	KIND_QUEUE_FULL,
 	KIND_NF_HOOK,	  /* inventory: one registered hook function */
 	KIND_RETRANSMIT,  /* a TCP socket of ours sends a segment again */
+	KIND_WRAP,	  /* a server asks tcp wrappers about a connection of ours: a struct wrap_event; err is the answer */
 };
 
 enum direction { DIR_NONE, DIR_FORWARD, DIR_REPLY };
@@ -107,6 +108,26 @@ struct event {
 			char chain[80];
 		} text;
 	};
+};
+
+/* Stages of KIND_WRAP. */
+enum { WRAP_ASKED, WRAP_ANSWERED, WRAP_REFUSED };
+
+/* hosts_access() or refuse() of libwrap, called about a connection of ours. */
+struct wrap_event {
+	struct event event;
+	__u32 stage;
+	__s32 fd;	   /* of the request; -1: it names none */
+	__u32 parent;	   /* thread group of the parent process */
+	__u32 mnt_ns;	   /* inode number */
+	__u64 root_inode;  /* the process's root directory */
+	__u64 root_device; /* as the kernel has it: minor in the low 20 bits */
+	char daemon[128];
+	char user[128];	   /* client's facts as far as libwrap has asked for them */
+	char client[128];
+	char address[128];
+	char allow[64];	   /* paths of the tables */
+	char deny[64];
 };
 
 /* What the programs look for. Written by user space, one probe at a time. */

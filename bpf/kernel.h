@@ -106,12 +106,61 @@ struct skb_shared_info {
 	atomic_t dataref;
 };
 
+struct mnt_namespace {
+	struct ns_common ns;
+};
+
 struct nsproxy {
+	struct mnt_namespace *mnt_ns;
 	struct net *net_ns;
+};
+
+struct inode {
+	unsigned short i_mode;
+	unsigned long i_ino;
+};
+
+struct super_block {
+	__u32 s_dev;
+};
+
+struct dentry {
+	struct inode *d_inode;
+	struct super_block *d_sb;
+};
+
+struct path {
+	struct dentry *dentry;
+};
+
+struct fs_struct {
+	struct path root;
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct file {
+	struct inode *f_inode;
+	void *private_data;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
 };
 
 struct task_struct {
 	struct nsproxy *nsproxy;
+	struct task_struct *real_parent;
+	int tgid;
+	struct fs_struct *fs;
+	struct files_struct *files;
 };
 
 struct flowi_common {

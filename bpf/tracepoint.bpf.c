@@ -16,6 +16,7 @@
 #include "netfilter.h"
 #include "inventory.h"
 #include "route.h"
+#include "libwrap.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

@@ -113,6 +113,31 @@ type TracepointTuple struct {
 	Pad       [2]uint8
 }
 
+type TracepointWrapCall struct {
+	_       structs.HostLayout
+	Request uint64
+	Sock    uint64
+	Allow   [64]int8
+	Deny    [64]int8
+}
+
+type TracepointWrapEvent struct {
+	_          structs.HostLayout
+	Event      TracepointEvent
+	Stage      uint32
+	Fd         int32
+	Parent     uint32
+	MntNs      uint32
+	RootInode  uint64
+	RootDevice uint64
+	Daemon     [128]int8
+	User       [128]int8
+	Client     [128]int8
+	Address    [128]int8
+	Allow      [64]int8
+	Deny       [64]int8
+}
+
 type TracepointXtCpu struct {
 	_             structs.HostLayout
 	Skb           uint64
@@ -164,6 +189,7 @@ const (
 	TracepointMapNextHops              = "next_hops"
 	TracepointMapSkbs                  = "skbs"
 	TracepointMapSymbols               = "symbols"
+	TracepointMapWrapCalls             = "wrap_calls"
 	TracepointMapXtBlocks              = "xt_blocks"
 	TracepointMapXtCpus                = "xt_cpus"
 	TracepointMapXtHooks               = "xt_hooks"
@@ -188,6 +214,8 @@ const (
 	TracepointProgTcpRetransmitSkb     = "tcp_retransmit_skb"
 	TracepointProgTcpSendReset         = "tcp_send_reset"
 	TracepointProgUdpFailQueueRcvSkb   = "udp_fail_queue_rcv_skb"
+	TracepointProgWrapAnswer           = "wrap_answer"
+	TracepointProgWrapAsk              = "wrap_ask"
 	TracepointVarConsumeHasLocation    = "consume_has_location"
 	TracepointVarHasObservers          = "has_observers"
 	TracepointVarKfreeHasReason        = "kfree_has_reason"
@@ -196,9 +224,13 @@ const (
 	TracepointVarPortsSeen             = "ports_seen"
 	TracepointVarProbe                 = "probe"
 	TracepointVarReading               = "reading"
+	TracepointVarRegAddress            = "reg_address"
+	TracepointVarRegArgument           = "reg_argument"
+	TracepointVarRegResult             = "reg_result"
 	TracepointVarResetHasReason        = "reset_has_reason"
 	TracepointVarUnusedEvent           = "unused_event"
 	TracepointVarUnusedKey             = "unused_key"
+	TracepointVarUnusedWrap            = "unused_wrap"
 )
 
 // LoadTracepoint returns the embedded CollectionSpec for Tracepoint.
@@ -263,6 +295,8 @@ type TracepointProgramSpecs struct {
 	TcpRetransmitSkb     *ebpf.ProgramSpec `ebpf:"tcp_retransmit_skb"`
 	TcpSendReset         *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
 	UdpFailQueueRcvSkb   *ebpf.ProgramSpec `ebpf:"udp_fail_queue_rcv_skb"`
+	WrapAnswer           *ebpf.ProgramSpec `ebpf:"wrap_answer"`
+	WrapAsk              *ebpf.ProgramSpec `ebpf:"wrap_ask"`
 }
 
 // TracepointMapSpecs contains maps before they are loaded into the kernel.
@@ -275,6 +309,7 @@ type TracepointMapSpecs struct {
 	NextHops    *ebpf.MapSpec `ebpf:"next_hops"`
 	Skbs        *ebpf.MapSpec `ebpf:"skbs"`
 	Symbols     *ebpf.MapSpec `ebpf:"symbols"`
+	WrapCalls   *ebpf.MapSpec `ebpf:"wrap_calls"`
 	XtBlocks    *ebpf.MapSpec `ebpf:"xt_blocks"`
 	XtCpus      *ebpf.MapSpec `ebpf:"xt_cpus"`
 	XtHooks     *ebpf.MapSpec `ebpf:"xt_hooks"`
@@ -293,9 +328,13 @@ type TracepointVariableSpecs struct {
 	PortsSeen          *ebpf.VariableSpec `ebpf:"ports_seen"`
 	Probe              *ebpf.VariableSpec `ebpf:"probe"`
 	Reading            *ebpf.VariableSpec `ebpf:"reading"`
+	RegAddress         *ebpf.VariableSpec `ebpf:"reg_address"`
+	RegArgument        *ebpf.VariableSpec `ebpf:"reg_argument"`
+	RegResult          *ebpf.VariableSpec `ebpf:"reg_result"`
 	ResetHasReason     *ebpf.VariableSpec `ebpf:"reset_has_reason"`
 	UnusedEvent        *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedKey          *ebpf.VariableSpec `ebpf:"unused_key"`
+	UnusedWrap         *ebpf.VariableSpec `ebpf:"unused_wrap"`
 }
 
 // TracepointObjects contains all objects after they have been loaded into the kernel.
@@ -324,6 +363,7 @@ type TracepointMaps struct {
 	NextHops    *ebpf.Map `ebpf:"next_hops"`
 	Skbs        *ebpf.Map `ebpf:"skbs"`
 	Symbols     *ebpf.Map `ebpf:"symbols"`
+	WrapCalls   *ebpf.Map `ebpf:"wrap_calls"`
 	XtBlocks    *ebpf.Map `ebpf:"xt_blocks"`
 	XtCpus      *ebpf.Map `ebpf:"xt_cpus"`
 	XtHooks     *ebpf.Map `ebpf:"xt_hooks"`
@@ -338,6 +378,7 @@ func (m *TracepointMaps) Close() error {
 		m.NextHops,
 		m.Skbs,
 		m.Symbols,
+		m.WrapCalls,
 		m.XtBlocks,
 		m.XtCpus,
 		m.XtHooks,
@@ -357,9 +398,13 @@ type TracepointVariables struct {
 	PortsSeen          *ebpf.Variable `ebpf:"ports_seen"`
 	Probe              *ebpf.Variable `ebpf:"probe"`
 	Reading            *ebpf.Variable `ebpf:"reading"`
+	RegAddress         *ebpf.Variable `ebpf:"reg_address"`
+	RegArgument        *ebpf.Variable `ebpf:"reg_argument"`
+	RegResult          *ebpf.Variable `ebpf:"reg_result"`
 	ResetHasReason     *ebpf.Variable `ebpf:"reset_has_reason"`
 	UnusedEvent        *ebpf.Variable `ebpf:"unused_event"`
 	UnusedKey          *ebpf.Variable `ebpf:"unused_key"`
+	UnusedWrap         *ebpf.Variable `ebpf:"unused_wrap"`
 }
 
 // TracepointPrograms contains all programs after they have been loaded into the kernel.
@@ -386,6 +431,8 @@ type TracepointPrograms struct {
 	TcpRetransmitSkb     *ebpf.Program `ebpf:"tcp_retransmit_skb"`
 	TcpSendReset         *ebpf.Program `ebpf:"tcp_send_reset"`
 	UdpFailQueueRcvSkb   *ebpf.Program `ebpf:"udp_fail_queue_rcv_skb"`
+	WrapAnswer           *ebpf.Program `ebpf:"wrap_answer"`
+	WrapAsk              *ebpf.Program `ebpf:"wrap_ask"`
 }
 
 func (p *TracepointPrograms) Close() error {
@@ -410,6 +457,8 @@ func (p *TracepointPrograms) Close() error {
 		p.TcpRetransmitSkb,
 		p.TcpSendReset,
 		p.UdpFailQueueRcvSkb,
+		p.WrapAnswer,
+		p.WrapAsk,
 	)
 }
 

@@ -5,21 +5,22 @@ package evidence
 // Namespace is the configuration of one network namespace, as far as it was read.
 // Sections that were not needed for the verdict are not read.
 type Namespace struct {
-	Name      string             `json:"name"` // "init", the name below /run/netns, or net:[inode]
-	Inode     uint64             `json:"inode"`
-	Enter     []string           `json:"enter"` // words before a command that must run in it, from where pathtrace was started; empty for its own
-	Hooks     Section[Hook]      `json:"hooks"`
-	Links     Section[Link]      `json:"links"`
-	Addresses Section[Address]   `json:"addresses"`
-	Routes    Section[RouteItem] `json:"routes"`   // all tables, both families
-	Rules     Section[IPRule]    `json:"ip_rules"` // both families, by priority
-	Lookups   Section[Lookup]    `json:"lookups"`  // what the kernel answers when asked for the route of one of our packets
-	Neighbors Section[Neighbor]  `json:"neighbors"`
-	Sockets   Section[Socket]    `json:"sockets"`
-	Chains    Section[Chain]     `json:"chains"`
-	Conntrack Section[Flow]      `json:"conntrack"`
-	Sysctls   Section[Sysctl]    `json:"sysctls"`
-	Counters  Section[Counter]   `json:"counters"` // SNMP and netstat counters that moved during the probe
+	Name      string                `json:"name"` // "init", the name below /run/netns, or net:[inode]
+	Inode     uint64                `json:"inode"`
+	Enter     []string              `json:"enter"` // words before a command that must run in it, from where pathtrace was started; empty for its own
+	Hooks     Section[Hook]         `json:"hooks"`
+	Links     Section[Link]         `json:"links"`
+	Addresses Section[Address]      `json:"addresses"`
+	Routes    Section[RouteItem]    `json:"routes"`   // all tables, both families
+	Rules     Section[IPRule]       `json:"ip_rules"` // both families, by priority
+	Lookups   Section[Lookup]       `json:"lookups"`  // what the kernel answers when asked for the route of one of our packets
+	Neighbors Section[Neighbor]     `json:"neighbors"`
+	Sockets   Section[Socket]       `json:"sockets"`
+	Wraps     Section[WrapDecision] `json:"libwrap,omitzero"` // one for each process that asked
+	Chains    Section[Chain]        `json:"chains"`
+	Conntrack Section[Flow]         `json:"conntrack"`
+	Sysctls   Section[Sysctl]       `json:"sysctls"`
+	Counters  Section[Counter]      `json:"counters"` // SNMP and netstat counters that moved during the probe
 	// Programs that decide about the packets of our sockets' cgroups; read where such a program can have dropped one.
 	Programs   Section[CgroupProgram] `json:"cgroup_programs,omitzero"`
 	Traced     bool                   `json:"rules_traced,omitempty"`    // the trace of nftables rules was on while the probe travelled

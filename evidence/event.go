@@ -21,6 +21,7 @@ const (
 	MD5         Kind = "md5"          // a TCP-MD5/AO check failed
 	Retransmit  Kind = "retransmit"   // a TCP socket sends a segment again (tcp_retransmit_skb)
 	QueueFull   Kind = "receive-full" // a UDP socket had no room (udp_fail_queue_rcv_skb)
+	WrapCall    Kind = "libwrap"      // a server asked tcp wrappers about our connection (uprobes on hosts_access and refuse)
 )
 
 // Directions of a packet, seen from the probe.
@@ -61,7 +62,8 @@ type Event struct {
 	State     *StateChange `json:"state,omitempty"`
 	Neighbor  *Neighbor    `json:"neighbor,omitempty"`
 	Socket    *EventSocket `json:"socket,omitempty"` // the socket the kernel had found for the packet
-	PID       int          `json:"pid,omitempty"`    // the task on the CPU: the actor only in process context
+	Wrap      *Wrap        `json:"libwrap,omitempty"`
+	PID       int          `json:"pid,omitempty"` // the task on the CPU: the actor only in process context
 	Comm      string       `json:"comm,omitempty"`
 	InTask    bool         `json:"in_task,omitempty"`    // the event happened in process context, so PID is its author
 	Copy      bool         `json:"copy,omitempty"`       // Drop: another buffer still had the same packet; it was flooded, mirrored or captured
@@ -131,6 +133,7 @@ type StateChange struct {
 // EventSocket is the socket that the kernel held while the event happened.
 type EventSocket struct {
 	Local  string `json:"local,omitempty"`
+	Remote string `json:"remote,omitempty"`
 	State  string `json:"state,omitempty"`
 	Filter bool   `json:"filter,omitempty"` // a filter is attached to it (SO_ATTACH_FILTER or SO_ATTACH_BPF)
 	Aborts bool   `json:"aborts,omitempty"` // SO_LINGER with a time of 0: close() resets the connection (socket(7))

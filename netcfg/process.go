@@ -20,7 +20,7 @@ import (
 // Process describes the process pid from /proc/PID (proc(5)). Only that there
 // is such a process is required; what may not be read stays empty. The error
 // wraps [fs.ErrNotExist] when it has gone.
-func (n *Netns) Process(pid int) (evidence.Process, error) { return readProcess(pid) }
+func Process(pid int) (evidence.Process, error) { return readProcess(pid) }
 
 func readProcess(pid int) (evidence.Process, error) {
 	dir := "/proc/" + strconv.Itoa(pid)

@@ -216,12 +216,12 @@ func TestProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.Close()
-	p, err := n.Process(os.Getpid())
+	p, err := Process(os.Getpid())
 	exe, _ := os.Executable()
 	if err != nil || p.PID != os.Getpid() || p.Exe != exe || p.Comm == "" || p.State == "" {
 		t.Errorf("got %+v, %v", p, err)
 	}
-	if _, err := n.Process(1 << 30); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Process(1 << 30); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a process that is none: %v", err)
 	}
 }

@@ -125,7 +125,7 @@ func (l *ladder) event(e *evidence.Event) {
 		l.state(e)
 	case evidence.Retransmit:
 		l.retransmit(e, class)
-	case evidence.ResetSent, evidence.ResetGot, evidence.ICMPSent, evidence.NeighborEvt, evidence.MD5, evidence.QueueFull:
+	case evidence.ResetSent, evidence.ResetGot, evidence.ICMPSent, evidence.NeighborEvt, evidence.MD5, evidence.QueueFull, evidence.WrapCall:
 		l.answer(e)
 	}
 }

@@ -36,6 +36,7 @@ const (
 	kindQueueFull
 	kindNFHook
 	kindRetransmit
+	kindWrap
 )
 
 // protoARP stands for ARP where an IP protocol is expected, bpf/packet.h.
@@ -62,6 +63,7 @@ const (
 type sample struct {
 	bpf.TracepointEvent
 	union []byte
+	whole []byte
 }
 
 // parseSample reads a record in the byte order of this machine.
@@ -73,7 +75,7 @@ func parseSample(raw []byte) (sample, error) {
 	if _, err := binary.Decode(raw[:sampleSize], binary.NativeEndian, &s.TracepointEvent); err != nil {
 		return s, fmt.Errorf("ring buffer record: %w", err)
 	}
-	s.union = raw[unionOffset:sampleSize]
+	s.union, s.whole = raw[unionOffset:sampleSize], raw
 	return s, nil
 }
 
@@ -113,6 +115,7 @@ var kinds = map[uint8]evidence.Kind{
 	kindHook: evidence.HookPassed, kindRoute: evidence.Route, kindState: evidence.State, kindResetSent: evidence.ResetSent,
 	kindResetGot: evidence.ResetGot, kindICMPSent: evidence.ICMPSent, kindNeighbor: evidence.NeighborEvt,
 	kindMD5: evidence.MD5, kindQueueFull: evidence.QueueFull, kindRetransmit: evidence.Retransmit,
+	kindWrap: evidence.WrapCall,
 }
 
 // event decodes one sample; At stays in nanoseconds of CLOCK_MONOTONIC.
@@ -174,6 +177,8 @@ func (d *decoder) details(s *sample, e *evidence.Event) error {
 			Table: tableName(s.Table), Source: address(s.Saddr), Dest: address(s.Daddr), Gateway: address(s.Gateway),
 			IIF: cstring(s.Input[:]), OIF: cstring(s.Device[:]), Mark: s.Mark, Errno: errnoName(s.Err),
 		}
+	case kindWrap:
+		return wrapCall(s.whole, e)
 	case kindNeighbor:
 		e.Neighbor = &evidence.Neighbor{Address: address(s.Gateway), Device: e.Device, State: nudState(s.NudState)}
 	}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -62,13 +61,16 @@ type Options struct {
 type Tracer struct {
 	Missing []string // hooks this kernel lacks, each with the reason and what is lost
 
-	coll    *ebpf.Collection
-	links   []link.Link
-	reader  *ringbuf.Reader
-	dec     decoder
-	take    func(Record)
-	flushed chan struct{} // the reader has emptied the ring buffer
-	stopped chan struct{} // the reader has ended
+	coll        *ebpf.Collection
+	types       *btf.Cache
+	wraps       *ebpf.CollectionSpec // programs for libwrap
+	manyUprobes bool
+	links       []link.Link
+	reader      *ringbuf.Reader
+	dec         decoder
+	take        func(Record)
+	flushed     chan struct{} // the reader has emptied the ring buffer
+	stopped     chan struct{} // the reader has ended
 
 	mu        sync.Mutex // guards what follows
 	failed    error
@@ -99,10 +101,14 @@ func Open(o Options) (*Tracer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := setRegisters(spec); err != nil {
+		return nil, err
+	}
+	wraps := wrapPrograms(spec)
 	if o.Ring != 0 {
 		spec.Maps["events"].MaxEntries = o.Ring
 	}
-	t := &Tracer{take: o.Take, flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
+	t := &Tracer{types: types, wraps: wraps, take: o.Take, flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
 	for _, m := range missing {
 		t.Missing = append(t.Missing, m.String())
 	}
@@ -299,8 +305,9 @@ func (t *Tracer) Close() error {
 	for _, r := range t.traces {
 		wg.Go(func() { r.close() })
 	}
-	for _, l := range slices.Backward(t.links) {
-		errs = append(errs, l.Close())
+	ended := make([]error, len(t.links))
+	for i, l := range t.links { // at once: each waits for the kernel's readers
+		wg.Go(func() { ended[i] = l.Close() })
 	}
 	for _, s := range t.slots {
 		errs = append(errs, s.blocks.Close())
@@ -309,6 +316,7 @@ func (t *Tracer) Close() error {
 		errs = append(errs, t.reader.Close())
 	}
 	wg.Wait()
+	errs = append(errs, ended...)
 	t.wg.Wait()
 	if t.coll != nil {
 		t.coll.Close()

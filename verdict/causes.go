@@ -13,6 +13,7 @@ import (
 // Causes lists every cause that Judge can find. Where two could claim the
 // same packet the earlier one is the more exact.
 var Causes = slices.Concat(
+	wrapCauses,
 	reachCauses,
 	firewallCauses,
 	netfilterCauses,

@@ -37,6 +37,7 @@ var sections = map[string]func(*evidence.Namespace){
 	"lookups":   func(n *evidence.Namespace) { n.Lookups = evidence.Missing[evidence.Lookup]("test") },
 	"neighbors": func(n *evidence.Namespace) { n.Neighbors = evidence.Missing[evidence.Neighbor]("test") },
 	"sockets":   func(n *evidence.Namespace) { n.Sockets = evidence.Missing[evidence.Socket]("test") },
+	"libwrap":   func(n *evidence.Namespace) { n.Wraps = evidence.Missing[evidence.WrapDecision]("test") },
 	"chains":    func(n *evidence.Namespace) { n.Chains = evidence.Missing[evidence.Chain]("test") },
 	"sysctls":   func(n *evidence.Namespace) { n.Sysctls = evidence.Missing[evidence.Sysctl]("test") },
 	"programs":  func(n *evidence.Namespace) { n.Programs = evidence.Missing[evidence.CgroupProgram]("test") },
@@ -78,6 +79,7 @@ var naming = map[string][]string{
 	"mtu-exceeded":    {"links"},
 	"md5-mismatch":    {"sockets"}, "min-ttl": {"sockets"}, "receive-buffer-full": {"sockets"},
 	"neighbor-unresolved": {"links"},
+	"libwrap-denied":      {"libwrap"},
 }
 
 // notNeeded are cases that a cause is proven by without the section.
@@ -128,6 +130,7 @@ func TestLostEvents(t *testing.T) {
 // piece of the evidence is taken away: what remains is then true as well.
 var weaker = map[string][]string{
 	"pmtu-blackhole":     {"mtu-exceeded"},        // all that is left of it
+	"libwrap-denied":     {"app-error"},           // that is what the server then says
 	"bridge-isolated":    {"neighbor-unresolved"}, // nor is more of this: the question went unanswered
 	"listener-elsewhere": {"no-listener"},         // of a listener in another namespace nothing is then known; the namespace it reached has none
 }
@@ -166,7 +169,7 @@ func TestNoNamespaceNoCommands(t *testing.T) {
 				t.Errorf("%s: a fix without commands or undo", n.name)
 			}
 			for _, line := range append(slices.Clone(f.Commands), f.Undo...) {
-				if !strings.HasPrefix(line, "ip netns exec "+v.Where.Netns+" ") {
+				if v.Where.File == nil && !strings.HasPrefix(line, "ip netns exec "+v.Where.Netns+" ") { // a file is in no network namespace
 					t.Errorf("%s: %q does not enter %s", n.name, line, v.Where.Netns)
 				}
 			}

@@ -26,6 +26,8 @@ type gatherer struct {
 	stateful map[chainKey]stateful
 	// counted are the legacy counters that were replayed, by namespace
 	counted map[string][]*tracer.Counters
+	wraps   *wraps
+	callers map[int]caller // of tcp wrappers, by process id
 }
 
 type tableKey struct {
@@ -36,16 +38,18 @@ type tableKey struct {
 
 type chainKey struct{ netns, backend, family, table, chain string }
 
-func newGatherer(s *spaces, t *tracer.Tracer) *gatherer {
+func newGatherer(s *spaces, t *tracer.Tracer, w *wraps) *gatherer {
 	return &gatherer{
-		spaces: s, tracer: t, tables: map[tableKey]*netcfg.LegacyTable{},
+		spaces: s, tracer: t, wraps: w, callers: map[int]caller{}, tables: map[tableKey]*netcfg.LegacyTable{},
 		conns: map[string][]evidence.Socket{}, chains: map[chainKey]evidence.Chain{}, counted: map[string][]*tracer.Counters{},
 		stateful: map[chainKey]stateful{},
 	}
 }
 
 func (g *gatherer) addConnection(netns string, s evidence.Socket) {
-	g.conns[netns] = append(g.conns[netns], s)
+	if list := g.conns[netns]; len(list) == 0 || list[len(list)-1].Inode != s.Inode {
+		g.conns[netns] = append(list, s)
+	}
 }
 
 // events turns records into events; counters are replayed into the rules they belong to.
@@ -166,6 +170,7 @@ func (g *gatherer) namespace(name string, c *evidence.Case) evidence.Namespace {
 	s.Lookups = g.lookups(n, asked(c, name), here)
 	s.Sockets = g.sockets(n, name, here, c)
 	s.Programs = cgroupPrograms(name, s.Sockets.Items, c)
+	s.Wraps = g.wrapDecisions(name, c)
 	s.Sysctls = n.Sysctls(sysctls(s.Links.Items)...)
 	s.Chains = g.ruleChains(n, name, c, s.Hooks.Items)
 	if armed, ok := g.spaces.nft[name]; ok && len(s.Chains.Items) > 0 {

@@ -52,6 +52,7 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 	clock.lap("namespaces")
 
 	w := newWatch(s, r.wait || r.expect != nil)
+	w.wraps = r.findWraps(s)
 	t, err := tracer.Open(tracer.Options{NetnsName: s.name, Take: w.take})
 	if err != nil {
 		return evidence.Case{}, verdict.Verdict{}, cannotTrace(err)
@@ -72,6 +73,7 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 	if err != nil {
 		return evidence.Case{}, verdict.Verdict{}, cannotTrace(err)
 	}
+	unseen = append(unseen, w.wraps.arm(t)...)
 	clock.lap("arm")
 
 	c := newCase(r, s, t)

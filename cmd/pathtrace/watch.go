@@ -26,6 +26,7 @@ type watch struct {
 	awaits bool // an answer, a close or a reset: that a process has accepted is not the end
 	probe  probe.Sender
 	gather *gatherer
+	wraps  *wraps
 
 	mu      sync.Mutex
 	records []tracer.Record
@@ -38,7 +39,7 @@ func newWatch(s *spaces, awaits bool) *watch {
 
 // follow runs the probe and returns the case and its verdict.
 func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p probe.Sender) (evidence.Case, verdict.Verdict, error) {
-	w.base, w.tracer, w.probe, w.gather = c, t, p, newGatherer(w.spaces, t)
+	w.base, w.tracer, w.probe, w.gather = c, t, p, newGatherer(w.spaces, t, w.wraps)
 	pctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	ended := make(chan evidence.Probe, 1)
@@ -83,6 +84,13 @@ func (w *watch) take(r tracer.Record) {
 	}
 }
 
+// seen is what was recorded so far.
+func (w *watch) seen() []tracer.Record {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.records)
+}
+
 // decisive reports whether a record may settle the matter while the probe still waits.
 func decisive(r tracer.Record) bool {
 	switch e := r.Event; e.Kind {
@@ -92,6 +100,8 @@ func decisive(r tracer.Record) bool {
 		return e.Direction == evidence.Forward && e.Packet != nil && e.Packet.Flags == "S"
 	case evidence.State:
 		return e.State.New == "ESTABLISHED"
+	case evidence.WrapCall:
+		return true
 	}
 	return false
 }
@@ -102,11 +112,15 @@ func (w *watch) explained() error {
 	if w.tracer.Flush() != nil {
 		return nil
 	}
+	records := w.seen()
+	w.gather.noteCallers(records)
 	if conn, ok := w.established(); ok {
-		if w.accepted(conn) && !w.awaits {
-			return probe.ErrAccepted
+		if holders, ok := w.accepted(conn); !ok || w.awaits {
+			return nil
+		} else if granted, asked := wrapAnswer(records); !asked && w.wraps.may(holders) || asked && !granted {
+			return nil // the answer of tcp wrappers, or the close that follows it, may come yet
 		}
-		return nil
+		return probe.ErrAccepted
 	}
 	sofar := evidence.Probe{Outcome: evidence.Timeout, ISN: w.probe.ISN()}
 	if l := w.probe.Local(); l.IsValid() {
@@ -179,35 +193,34 @@ func (w *watch) established() (connection, bool) {
 // accepted waits until a process has taken the connection out of the queue, at
 // most as long as the probe waits for that. No hook of this tier tells it:
 // sock_diag shows an accepted connection by its inode number.
-func (w *watch) accepted(conn connection) bool {
+func (w *watch) accepted(conn connection) (holders []evidence.Process, ok bool) {
 	n := w.spaces.byName[conn.netns]
 	if n == nil {
-		return false
+		return nil, false
 	}
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.After(probe.AcceptWait); ; {
 		sock, found, err := n.Connection(conn.local, conn.remote)
 		if err != nil || !found {
-			return false
+			return nil, false
 		}
 		if sock.Inode != 0 {
 			w.gather.addConnection(conn.netns, sock)
-			return true
+			return sock.Process, true
 		}
 		select {
 		case <-tick.C:
 		case <-end:
-			return false
+			return nil, false
 		}
 	}
 }
 
 // assemble makes a case of what was seen so far.
 func (w *watch) assemble(p evidence.Probe) evidence.Case {
-	w.mu.Lock()
-	records := slices.Clone(w.records)
-	w.mu.Unlock()
+	records := w.seen()
+	w.gather.noteCallers(records)
 	c := w.base
 	p.Netns, p.Cgroup = c.Probe.Netns, netcfg.OwnCgroup()
 	if p.Outcome == evidence.Denied {

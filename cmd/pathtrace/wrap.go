@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/netcfg"
+	"github.com/pathtrace/pathtrace/tracer"
+)
+
+// wraps are the servers that may ask tcp wrappers about the probe.
+type wraps struct {
+	found chan foundWraps
+	users []int // processes that listen and may ask, or have another program ask
+	armed bool
+}
+
+type foundWraps struct {
+	libraries []netcfg.WrapLibrary
+	err       error
+}
+
+// findWraps looks for them while the tracer is being loaded.
+func (r request) findWraps(s *spaces) *wraps {
+	w := &wraps{found: make(chan foundWraps, 1)}
+	if r.protocol != "tcp" {
+		w.found <- foundWraps{}
+		return w
+	}
+	spaces := slices.Clone(s.connected)
+	go func() {
+		libraries, err := netcfg.WrapLibraries(spaces, r.target.Port())
+		w.found <- foundWraps{libraries, err}
+	}()
+	return w
+}
+
+// arm has the servers tell what they ask; what cannot be watched is told, not fatal.
+func (w *wraps) arm(t *tracer.Tracer) (unseen []string) {
+	f := <-w.found
+	if f.err != nil {
+		unseen = append(unseen, "tcp wrappers: which servers use them: "+f.err.Error())
+	}
+	for _, l := range f.libraries {
+		if err := t.WatchLibwrap(l.Path); err != nil {
+			unseen = append(unseen, fmt.Sprintf("tcp wrappers: the calls of %s are not seen: %v", l.Name, err))
+			continue
+		}
+		w.armed = true
+		w.users = append(w.users, l.Users...)
+	}
+	return unseen
+}
+
+// may reports whether one of these processes, which have accepted the probe's connection, may ask tcp wrappers.
+func (w *wraps) may(holders []evidence.Process) bool {
+	return w.armed && slices.ContainsFunc(holders, func(p evidence.Process) bool {
+		return slices.Contains(w.users, p.PID) || netcfg.MapsLibwrap(p.PID)
+	})
+}
+
+// wrapAnswer is what libwrap has said last about the probe's connection, if it has been asked.
+func wrapAnswer(records []tracer.Record) (granted, asked bool) {
+	for _, r := range slices.Backward(records) {
+		if w := r.Event.Wrap; w != nil && w.Granted != nil {
+			return *w.Granted, true
+		}
+	}
+	return false, false
+}
+
+// noteCallers reads who asks while that process is there: many end soon after.
+func (g *gatherer) noteCallers(records []tracer.Record) {
+	for _, r := range records {
+		pid := r.Event.PID
+		if r.Event.Wrap == nil || g.callers[pid].PID != 0 {
+			continue
+		}
+		c := caller{Process: evidence.Process{PID: pid, Comm: r.Event.Comm}}
+		if p, err := netcfg.Process(pid); err == nil && p.State != "Z" {
+			c.Process = p
+			c.library, c.linked, _ = netcfg.LinkedLibwrap(pid)
+		}
+		g.callers[pid] = c
+	}
+}
+
+// caller is a process that has asked tcp wrappers.
+type caller struct {
+	evidence.Process
+	library string
+	linked  []string
+}
+
+// wrapDecisions evaluates the rules for each process that asked in a namespace.
+func (g *gatherer) wrapDecisions(name string, c *evidence.Case) evidence.Section[evidence.WrapDecision] {
+	var none evidence.Section[evidence.WrapDecision]
+	out := []evidence.WrapDecision{}
+	for i := range c.Events {
+		e := &c.Events[i]
+		if e.Wrap == nil || e.Wrap.Granted == nil || e.Netns != name || e.Socket == nil {
+			continue
+		}
+		server, err1 := netip.ParseAddrPort(e.Socket.Local)
+		client, err2 := netip.ParseAddrPort(e.Socket.Remote)
+		if err1 != nil || err2 != nil {
+			continue
+		}
+		through := append([]int{e.PID, e.Wrap.Parent}, g.wraps.users...)
+		d := netcfg.EvaluateWrap(*e.Wrap, server, client, through, "pathtrace-"+c.ID)
+		who := g.callers[e.PID]
+		d.Process, d.Library, d.Linked = who.Process, who.library, who.linked
+		g.inherit(&d, through[1:])
+		out = append(out, d)
+	}
+	if len(out) == 0 {
+		return none
+	}
+	return evidence.Have(out)
+}
+
+// inherit fills in what is no longer to be read of a process from its parent, or from the listener, where they run the same program.
+func (g *gatherer) inherit(d *evidence.WrapDecision, from []int) {
+	for _, pid := range from {
+		if d.Process.Exe != "" {
+			return
+		}
+		if p, err := netcfg.Process(pid); err == nil && p.Comm == d.Process.Comm {
+			d.Process.Exe, d.Process.Unit, d.Process.Cgroup = p.Exe, p.Unit, p.Cgroup
+			d.Library, d.Linked, _ = netcfg.LinkedLibwrap(pid)
+		}
+	}
+}
