@@ -158,6 +158,7 @@ type where struct {
 	Neighbor struct{ Address string }
 	NAT      translation
 	SNAT     translation
+	File     *lab.File
 }
 
 type rule struct {
@@ -237,6 +238,9 @@ func (a *answer) seen(l *lab.Lab, f lab.Fault) found {
 	}
 	if strings.HasPrefix(got.Route, asked.Route) {
 		got.Route = asked.Route
+	}
+	if asked.File != nil {
+		got.File = w.File
 	}
 	if asked.Certainty == "" && f.Cause != "reachable" { // what a cause that was found may be
 		got.Certainty = v.Certainty

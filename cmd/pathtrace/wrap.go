@@ -110,11 +110,11 @@ func (g *gatherer) wrapDecisions(name string, c *evidence.Case) evidence.Section
 		if err1 != nil || err2 != nil {
 			continue
 		}
-		through := append([]int{e.PID, e.Wrap.Parent}, g.wraps.users...)
+		through := slices.Concat(g.wraps.users, []int{e.Wrap.Parent, e.PID}) // those that live longest first: a fix may name them
 		d := netcfg.EvaluateWrap(*e.Wrap, server, client, through, "pathtrace-"+c.ID)
 		who := g.callers[e.PID]
 		d.Process, d.Library, d.Linked = who.Process, who.library, who.linked
-		g.inherit(&d, through[1:])
+		g.inherit(&d, through)
 		out = append(out, d)
 	}
 	if len(out) == 0 {

@@ -10,7 +10,7 @@ import (
 // controls look like a fault without being it: a verdict that only recognises
 // the look of a fault is wrong here.
 func controls() []Fault {
-	return slices.Concat(firewallControls(), routeControls(), serviceControls(), socketControls(), programControls(), busyControls())
+	return slices.Concat(firewallControls(), routeControls(), serviceControls(), socketControls(), programControls(), busyControls(), libwrapControls())
 }
 
 // passing is a control with a ruleset that does not stop the probe.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Fault is one way to break a lab, and what a trace must find.
@@ -54,6 +55,14 @@ type Want struct {
 	SNATRule  *Rule  // where.snat.rule
 	Cgroup    Role   // whose where.cgroup.path is
 	Program   string // where.program.name
+	File      *File
+}
+
+// File is the line a verdict must name.
+type File struct {
+	Path string
+	Line int
+	Text string
 }
 
 // Rule is the firewall rule a verdict must name. Number is 0 for a policy.
@@ -68,7 +77,7 @@ type Rule struct {
 func Faults() []Fault {
 	all := slices.Concat(
 		serviceFaults(), socketFaults(), appFaults(), programFaults(), stateFaults(), datagramFaults(),
-		nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), netFaults(), realFaults(), natFaults(),
+		nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), netFaults(), realFaults(), natFaults(), libwrapFaults(),
 		controls(), netControls(),
 	)
 	for i := range all {
@@ -101,7 +110,11 @@ func (f Fault) Arguments(l *Lab) []string {
 
 // service is the target as an address; what the target is made of is checked by a test.
 func (f Fault) service(l *Lab) netip.AddrPort {
-	ap, _ := netip.ParseAddrPort(f.Target(l))
+	target := f.Target(l)
+	if _, rest, ok := strings.Cut(target, "://"); ok {
+		target = rest
+	}
+	ap, _ := netip.ParseAddrPort(target)
 	return ap
 }
 

@@ -3,7 +3,6 @@
 package lab
 
 import (
-	"net/netip"
 	"regexp"
 	"testing"
 )
@@ -27,7 +26,7 @@ func TestFaultsAreWellFormed(t *testing.T) {
 		if f.Want.Role == "" {
 			t.Errorf("%s: the namespace is not asked about", f.Name)
 		}
-		target, err := netip.ParseAddrPort(f.Target(&Lab{}))
+		target, err := f.endpoint(&Lab{})
 		if err != nil || target.Addr().Is4() != (f.Family == 4) {
 			t.Errorf("%s: target %q does not fit family %d", f.Name, f.Target(&Lab{}), f.Family)
 		}

@@ -37,7 +37,7 @@ func help(arg string, parent *os.File) error {
 	}
 	unix.CloseOnExec(int(parent.Fd()))
 	err := j.run(func(word string) { fmt.Fprintln(parent, word) })
-	if err != nil && j.Reap == nil {
+	if err != nil && j.Reap == nil && j.Enter == nil {
 		fmt.Fprintln(parent, err)
 	}
 	return err
@@ -68,6 +68,10 @@ func (j job) run(say func(string)) error {
 		return nil
 	case j.Reap != nil:
 		return j.Reap.run()
+	case j.Program != nil:
+		return j.Program.supervise(say)
+	case j.Enter != nil:
+		return j.Enter.enter()
 	}
 	return errors.New("a helper without a task")
 }

@@ -62,6 +62,7 @@ var symptoms = map[string][]error{
 	"link-down":           {unix.ENETUNREACH, unix.EHOSTUNREACH},
 	"neighbor-unresolved": {unix.EHOSTUNREACH},
 	"ttl-expired":         {unix.ETIMEDOUT, unix.EHOSTUNREACH},
+	"libwrap-denied":      {nil},
 	"syn-queue-full":      {unix.ETIMEDOUT},
 	"receive-buffer-full": {unix.ETIMEDOUT},
 	"md5-mismatch":        {unix.ETIMEDOUT},

@@ -93,6 +93,8 @@ type job struct {
 	Reader  *Reader  `json:",omitempty"`
 	Try     *Try     `json:",omitempty"`
 	Reap    *reap    `json:",omitempty"`
+	Program *Program `json:",omitempty"`
+	Enter   *Program `json:",omitempty"` // the same, within its namespaces
 }
 
 // service is a running helper process. It ends when its stdin is closed, so also when we are killed.
