@@ -2,12 +2,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build generate check-generated demo test pure lint fuzz install clean vagrant need-go need-tools need-oracle need-clang
+.PHONY: help build generate check-generated demo test pure lint fuzz install clean vagrant need-go need-tools need-oracle need-servers need-clang
 
 # Go is often not in the PATH that sudo or su gives to root.
 GO ?= $(or $(shell command -v go),$(firstword $(wildcard /usr/local/go/bin/go /usr/lib/go/bin/go /snap/bin/go \
 	$(HOME)/go/bin/go $(HOME)/sdk/go*/bin/go $(if $(SUDO_USER),/home/$(SUDO_USER)/go/bin/go /home/$(SUDO_USER)/sdk/go*/bin/go))))
-export PATH := $(PATH):$(patsubst %/,%,$(dir $(GO))):/usr/sbin:/sbin
+# Servers that tests run and that cannot be installed beside each other are unpacked here.
+UNPACKED := $(CURDIR)/.servers
+export PATH := $(PATH):$(patsubst %/,%,$(dir $(GO))):/usr/sbin:/sbin:$(UNPACKED)/usr/sbin
 export CGO_ENABLED := 0
 # Root builds what a user has cloned: git refuses to describe it unless told that it is meant.
 export GIT_CONFIG_COUNT := 1
@@ -44,7 +46,7 @@ demo: need-tools build ## build a lab of namespaces, break it with iptables, and
 	@# 1 is the exit code of a cause that was found.
 	$(ROOT) ./pathtrace demo $(FAULT) || [ $$? = 1 ]
 
-test: need-tools need-oracle lint ## install what is missing, run every test that this kernel allows (as root, or through sudo)
+test: need-tools need-oracle need-servers lint ## install what is missing, run every test that this kernel allows (as root, or through sudo)
 	$(if $(ROOT),$(GO) test ./...)
 	$(ROOT) $(GO) test -count=1 -timeout 25m ./...
 
@@ -84,6 +86,27 @@ need-go:
 
 need-tools:
 	$(call apt,nft:nftables iptables:iptables ip:iproute2 sysctl:procps /etc/ssl/certs/ca-certificates.crt:ca-certificates)
+
+# Real servers for the tests. None of them is started, now or when the machine
+# boots, but for those that were there before. inetd conflicts with xinetd.
+SERVERS := vsftpd:vsftpd tcpd:tcpd xinetd:xinetd stunnel4:stunnel4 sshd:openssh-server
+need-servers:
+	@missing=; for want in $(SERVERS); do command -v "$${want%%:*}" >/dev/null || missing="$$missing $${want#*:}"; done; \
+	inetd=; command -v inetd >/dev/null || inetd=yes; \
+	[ -n "$$missing$$inetd" ] || exit 0; \
+	command -v apt-get >/dev/null || { echo "please install:$$missing openbsd-inetd" >&2; exit 1; }; \
+	echo "installing:$$missing$${inetd:+ openbsd-inetd (in $(UNPACKED))}"; \
+	$(ROOT) sh -eu -c 'deny=/usr/sbin/policy-rc.d; missing=$$1; inetd=$$2; unpacked=$$3; export DEBIAN_FRONTEND=noninteractive; \
+		apt-get -qq update; \
+		if [ -n "$$missing" ]; then \
+			if [ ! -e $$deny ]; then trap "rm -f $$deny" EXIT; printf "#!/bin/sh\nexit 101\n" >$$deny; chmod 755 $$deny; fi; \
+			apt-get -qq install -y --no-install-recommends $$missing; \
+			for s in $$missing; do s=$${s#openssh-server}; update-rc.d "$${s:-ssh}" disable >/dev/null 2>&1 || :; done; \
+		fi; \
+		if [ -n "$$inetd" ]; then \
+			apt-get -qq install -y --no-upgrade --no-install-recommends libevent-2.1-7 libbsd0 libtirpc3 libwrap0; \
+			dir=$$(mktemp -d); cd $$dir; apt-get -qq download openbsd-inetd 2>/dev/null; dpkg-deb -x openbsd-inetd_*.deb "$$unpacked"; cd /; rm -rf "$$dir"; \
+		fi' sh "$$missing" "$$inetd" "$(UNPACKED)"
 
 # The real libwrap, which our reading of hosts.allow and hosts.deny is held against.
 need-oracle:

@@ -43,6 +43,14 @@ static __always_inline struct event *event_open(__u8 kind, __u8 direction)
 	return e;
 }
 
+/* the process by the name that ps shows: a thread may have one of its own */
+static __always_inline void event_process(struct event *e, struct task_struct *task)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	bpf_probe_read_kernel_str(e->comm, sizeof(e->comm), &leader->comm);
+}
+
 static __always_inline void event_packet(struct event *e, const struct packet *p)
 {
 	e->flags |= EV_PACKET | (p->fragment ? EV_FRAGMENT : 0);

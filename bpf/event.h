@@ -107,6 +107,14 @@ struct event {
 			char table[64];
 			char chain[80];
 		} text;
+		struct {	/* KIND_STATE */
+			__u64 received;	/* by the socket, a FIN counted */
+			__u64 sent;
+			__u32 unread;	/* of received, a FIN counted */
+			__u32 parent;	/* thread group of the task's parent */
+			__u32 exiting;	/* the task is at its end, exit_code is as wait(2) has it */
+			__u32 exit_code;
+		} end;
 	};
 };
 

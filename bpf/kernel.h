@@ -85,6 +85,13 @@ struct inet_sock {
 	__be16 inet_sport;
 };
 
+struct tcp_sock {
+	__u32 rcv_nxt;
+	__u32 copied_seq;
+	__u64 bytes_received;
+	__u64 bytes_sent;
+};
+
 struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
@@ -156,9 +163,13 @@ struct files_struct {
 };
 
 struct task_struct {
+	unsigned int flags;
+	int exit_code;
 	struct nsproxy *nsproxy;
 	struct task_struct *real_parent;
+	struct task_struct *group_leader;
 	int tgid;
+	char comm[16];
 	struct fs_struct *fs;
 	struct files_struct *files;
 };

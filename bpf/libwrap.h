@@ -134,7 +134,7 @@ static __always_inline void wrap_send(__u8 stage, __s32 result, __u64 request, c
 	e->direction = DIR_REPLY;
 	e->cpu = bpf_get_smp_processor_id();
 	e->pid = bpf_get_current_pid_tgid() >> 32;
-	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	event_process(e, task);
 	e->netns = sock_netns(sk);
 	event_sock(e, sk);
 	__builtin_memcpy(e->daddr, t.daddr, 16);

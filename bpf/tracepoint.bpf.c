@@ -18,6 +18,10 @@
 #include "route.h"
 #include "libwrap.h"
 
+#define TCP_ESTABLISHED 1
+#define TCP_CLOSE_WAIT	8
+#define PF_EXITING	4
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Arguments that not every kernel passes; user space looks them up in its BTF. */
@@ -225,6 +229,20 @@ int tcp_retransmit_skb(__u64 *ctx)
 	return 0;
 }
 
+/* how a connection ends: what it has carried, and whether its process is at its end too */
+static __always_inline void event_end(struct event *e, const struct tcp_sock *tp)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	event_process(e, task);
+	e->end.received = BPF_CORE_READ(tp, bytes_received);
+	e->end.sent = BPF_CORE_READ(tp, bytes_sent);
+	e->end.unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
+	e->end.parent = BPF_CORE_READ(task, real_parent, tgid);
+	e->end.exiting = (BPF_CORE_READ(task, flags) & PF_EXITING) != 0;
+	e->end.exit_code = BPF_CORE_READ(task, exit_code);
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int inet_sock_set_state(__u64 *ctx)
 {
@@ -235,6 +253,8 @@ int inet_sock_set_state(__u64 *ctx)
 		return 0;
 	e->old_state = ctx[1];
 	e->new_state = ctx[2];
+	if (e->old_state == TCP_ESTABLISHED || e->old_state == TCP_CLOSE_WAIT)
+		event_end(e, (void *)sk);
 	event_send(e);
 	return 0;
 }

@@ -25,6 +25,9 @@ type Case struct {
 	Namespaces    []Namespace `json:"namespaces"`      // those our packets met; the probe's own is always there
 	Unseen        []string    `json:"unseen"`          // what could not be looked at, and why
 	Walks         []Walk      `json:"walks,omitempty"` // of the way beyond this host, made after the probe
+	// Listeners are the processes that listened on the target's TCP port, in
+	// whatever namespace, when the probe was about to leave.
+	Listeners []Process `json:"listeners,omitempty"`
 }
 
 // OwnNamespace is the [Case.Scope] of a trace that watched no other namespace than the probe's.

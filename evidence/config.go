@@ -122,19 +122,21 @@ type Neighbor struct {
 
 // Socket is a listening or bound socket, or a connection of ours.
 type Socket struct {
-	Protocol string    `json:"protocol"` // tcp or udp
-	Family   int       `json:"family"`   // 4 or 6; a family 6 socket on :: takes IPv4 too unless V6Only
-	Local    string    `json:"local"`    // 127.0.0.1:80, [::]:80
-	Remote   string    `json:"remote,omitempty"`
-	State    string    `json:"state"` // LISTEN, ESTABLISHED, TIME_WAIT …
-	V6Only   bool      `json:"v6only,omitempty"`
-	Device   string    `json:"device,omitempty"` // SO_BINDTODEVICE
-	Queue    int       `json:"queue"`            // Recv-Q: of a listener the connections not yet accepted
-	Backlog  int       `json:"backlog"`          // Send-Q: of a listener the limit of Queue
-	Inode    uint64    `json:"inode"`            // 0: not yet accepted
-	UID      int       `json:"uid"`
-	RcvBuf   int       `json:"rcvbuf,omitempty"`
-	RMem     int       `json:"rmem,omitempty"`
+	Protocol string `json:"protocol"` // tcp or udp
+	Family   int    `json:"family"`   // 4 or 6; a family 6 socket on :: takes IPv4 too unless V6Only
+	Local    string `json:"local"`    // 127.0.0.1:80, [::]:80
+	Remote   string `json:"remote,omitempty"`
+	State    string `json:"state"` // LISTEN, ESTABLISHED, TIME_WAIT …
+	V6Only   bool   `json:"v6only,omitempty"`
+	Device   string `json:"device,omitempty"` // SO_BINDTODEVICE
+	Queue    int    `json:"queue"`            // Recv-Q: of a listener the connections not yet accepted
+	Backlog  int    `json:"backlog"`          // Send-Q: of a listener the limit of Queue
+	Inode    uint64 `json:"inode"`            // 0: not yet accepted
+	UID      int    `json:"uid"`
+	RcvBuf   int    `json:"rcvbuf,omitempty"`
+	RMem     int    `json:"rmem,omitempty"`
+	// Accepted: a connection, and by when a process had it, in nanoseconds since the probe's connect(); 0: not known.
+	Accepted int64     `json:"accepted_ns,omitempty"`
 	Process  []Process `json:"process"` // who holds it; empty: nobody found, see Owner
 	Owner    string    `json:"owner_unread,omitempty"`
 }
@@ -147,6 +149,10 @@ type Process struct {
 	Unit   string `json:"unit,omitempty"`   // systemd unit
 	Cgroup string `json:"cgroup,omitempty"` // cgroup v2 path, or v1 path of the name=systemd hierarchy
 	State  string `json:"state,omitempty"`  // R, S, D, T, Z as ps prints it
+	// Container is the identifier that runtimes put into the names of cgroups: 64 hexadecimal digits.
+	Container string `json:"container,omitempty"`
+	// Where its first thread waits in the kernel, read when the probe got no answer.
+	Stack []string `json:"stack,omitempty"` // functions, innermost first
 }
 
 // Chain is a chain of nftables or iptables as the user's own tool prints it.

@@ -128,6 +128,24 @@ type ICMP struct {
 type StateChange struct {
 	Old string `json:"old"`
 	New string `json:"new"`
+	End *End   `json:"end,omitempty"` // where Old is ESTABLISHED or CLOSE_WAIT
+}
+
+// End is how a connection ended on this host.
+type End struct {
+	Received int64 `json:"received"` // bytes that the socket had taken
+	Unread   int64 `json:"unread"`   // of them, bytes that no process had read
+	Sent     int64 `json:"sent"`     // bytes that the socket had sent
+	// Of the task on the CPU, which is the author of a close and of no more: see Event.InTask.
+	Parent int   `json:"parent,omitempty"`
+	Exit   *Exit `json:"exit,omitempty"` // it was at its end: the kernel closed for it
+}
+
+// Exit is how a process ended, wait(2).
+type Exit struct {
+	Code   int    `json:"code"`
+	Signal string `json:"signal,omitempty"` // SIGSEGV …; empty: it ended by itself
+	Core   bool   `json:"core,omitempty"`
 }
 
 // EventSocket is the socket that the kernel held while the event happened.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,8 +39,46 @@ func readProcess(pid int) (evidence.Process, error) {
 	}
 	if cgroup, err := os.ReadFile(dir + "/cgroup"); err == nil {
 		p.Cgroup, p.Unit = parseCgroup(string(cgroup))
+		p.Container = containerID.FindString(string(cgroup))
 	}
 	return p, nil
+}
+
+// containerID is what Docker, Podman, containerd and CRI-O put into the paths of cgroups.
+var containerID = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
+
+// maxFrames bounds what is kept of a stack.
+const maxFrames = 12
+
+// Waiting reads where a process is now: its state, and where its first thread
+// waits in the kernel (proc_pid_stack(5), which needs CAP_SYS_ADMIN).
+func Waiting(p *evidence.Process) {
+	dir := "/proc/" + strconv.Itoa(p.PID)
+	stat, err := os.ReadFile(dir + "/stat")
+	if err != nil {
+		return
+	}
+	_, p.State = parseStat(string(stat))
+	stack, err := os.ReadFile(dir + "/stack")
+	if err != nil {
+		return
+	}
+	p.Stack = parseStack(string(stack))
+}
+
+// parseStack takes the functions out of lines like "[<0>] inet_csk_accept+0x2a/0x310".
+func parseStack(text string) (functions []string) {
+	for line := range strings.Lines(text) {
+		_, f, _ := strings.Cut(line, "] ")
+		f, _, _ = strings.Cut(strings.TrimSpace(f), "+")
+		if f == "do_syscall_64" || f == "invoke_syscall" || len(functions) == maxFrames {
+			break // what every system call begins with
+		}
+		if f != "" {
+			functions = append(functions, f)
+		}
+	}
+	return functions
 }
 
 // parseStat takes the name and the state out of /proc/PID/stat. The name is

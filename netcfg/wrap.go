@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pathtrace/pathtrace/evidence"
 )
 
 // WrapLibrary is a libwrap that servers use, or that programs may which they start.
@@ -27,16 +29,25 @@ type WrapLibrary struct {
 	Users []int
 }
 
-// WrapLibraries finds the shared libraries libwrap of the processes that
-// listen on a TCP port in these namespaces. Where nobody listens on it the
-// packets may be translated to another port, and all listeners are looked at.
-func WrapLibraries(spaces []*Netns, port uint16) ([]WrapLibrary, error) {
+// Listeners are the processes that hold TCP sockets which listen on a port.
+type Listeners struct {
+	Processes []evidence.Process
+	Libraries []WrapLibrary // the libwrap of those that use one, each file once
+}
+
+// FindListeners finds the processes that listen on a TCP port in these
+// namespaces, and which libwrap they use. Where nobody listens on it the
+// packets may be translated to another port: then the libraries are those of
+// all listeners there.
+func FindListeners(spaces []*Netns, port uint16) (Listeners, error) {
+	var l Listeners
 	wanted, err := listenerInodes(spaces, port)
-	if err == nil && len(wanted) == 0 {
+	translated := err == nil && len(wanted) == 0
+	if translated {
 		wanted, err = listenerInodes(spaces, 0)
 	}
-	if err != nil || len(wanted) == 0 {
-		return nil, err
+	if len(wanted) == 0 {
+		return l, err
 	}
 	holders, _ := socketHolders(wanted)
 	pids := map[int]bool{}
@@ -45,9 +56,11 @@ func WrapLibraries(spaces []*Netns, port uint16) ([]WrapLibrary, error) {
 			pids[pid] = true
 		}
 	}
-	var found []WrapLibrary
 	byFile := map[string]int{}
 	for _, pid := range slices.Sorted(maps.Keys(pids)) {
+		if p, err := readProcess(pid); err == nil && !translated && len(l.Processes) < maxListeners {
+			l.Processes = append(l.Processes, p)
+		}
 		lib, id, ok := mappedWrap(pid)
 		if !ok {
 			lib, id, ok = childrensWrap(pid)
@@ -57,14 +70,17 @@ func WrapLibraries(spaces []*Netns, port uint16) ([]WrapLibrary, error) {
 		}
 		i, known := byFile[id]
 		if !known {
-			i = len(found)
+			i = len(l.Libraries)
 			byFile[id] = i
-			found = append(found, lib)
+			l.Libraries = append(l.Libraries, lib)
 		}
-		found[i].Users = append(found[i].Users, pid)
+		l.Libraries[i].Users = append(l.Libraries[i].Users, pid)
 	}
-	return found, nil
+	return l, err
 }
+
+// maxListeners bounds the processes that are kept: a server may have hundreds of workers.
+const maxListeners = 64
 
 // listenerInodes returns the TCP sockets that listen on port; 0: on any.
 func listenerInodes(spaces []*Netns, port uint16) (map[uint64][]int, error) {

@@ -89,6 +89,32 @@ func (s *sample) moved() map[int]uint64 {
 	return m
 }
 
+// end of a connection; nil when the state before was none of a connection.
+func (s *sample) end() *evidence.End {
+	old := tcpState(s.OldState)
+	if old != "ESTABLISHED" && old != "CLOSE_WAIT" {
+		return nil
+	}
+	u64 := func(at int) int64 { return int64(binary.NativeEndian.Uint64(s.union[at:])) }
+	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(s.union[at:]) }
+	e := &evidence.End{Received: u64(0), Sent: u64(8), Unread: int64(u32(16)), Parent: int(u32(20))}
+	if old == "CLOSE_WAIT" { // the other end's FIN has a number of its own
+		e.Received, e.Unread = max(e.Received-1, 0), max(e.Unread-1, 0)
+	}
+	if e.Unread > e.Received { // it overtook the reader's number
+		e.Unread = 0
+	}
+	if status := unix.WaitStatus(u32(28)); u32(24) != 0 {
+		e.Exit = &evidence.Exit{}
+		if status.Signaled() {
+			e.Exit.Signal, e.Exit.Core = unix.SignalName(status.Signal()), status.CoreDump()
+		} else {
+			e.Exit.Code = status.ExitStatus()
+		}
+	}
+	return e
+}
+
 // kernelStrings of an inventory record: function, table, chain.
 func (s *sample) kernelStrings() (function, table, chain string) {
 	return symbolName(s.union[:48]), cstring(s.union[48:112]), cstring(s.union[112:192])
@@ -170,7 +196,7 @@ func (d *decoder) details(s *sample, e *evidence.Event) error {
 	case kindResetSent:
 		e.Reason = d.resets.name(s.Reason)
 	case kindState:
-		e.State = &evidence.StateChange{Old: tcpState(s.OldState), New: tcpState(s.NewState)}
+		e.State = &evidence.StateChange{Old: tcpState(s.OldState), New: tcpState(s.NewState), End: s.end()}
 	case kindRoute:
 		e.Device = ""
 		e.Route = &evidence.RouteLookup{

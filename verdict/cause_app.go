@@ -129,17 +129,8 @@ func endedByApp(c *evidence.Case, e *evidence.Event, what string, states ...stri
 	}
 	v := &Verdict{Certainty: Observed, Direction: evidence.Reply, Where: Where{Netns: s.Netns}}
 	v.Proof = append(v.Proof, fmt.Sprintf("%s (pid %d) took the connection from %s to %s %s, in %s", s.Comm, s.PID, s.State.Old, s.State.New, since(c, s), name(s.Netns)))
-	v.Where.Process = &evidence.Process{PID: s.PID, Comm: s.Comm}
-	if n := space(c, s); n != nil && n.Sockets.Read() {
-		for i := range n.Sockets.Items { // for the rest that is known about this process
-			for _, p := range n.Sockets.Items[i].Process {
-				if p.PID == s.PID {
-					found := p
-					v.Where.Process = &found
-				}
-			}
-		}
-	}
+	v.Where.Process = author(c, s)
+	v.Proof = append(v.Proof, ending(c, s)...)
 	for i := range c.Events {
 		if r := &c.Events[i]; r.Kind == evidence.ResetSent && r.Netns == s.Netns {
 			v.Proof = append(v.Proof, fmt.Sprintf("its stack sent a RST (%s) %s", r.Reason, since(c, r)))
@@ -182,9 +173,17 @@ func findAppSilent(c *evidence.Case, e *evidence.Event) *Verdict {
 		return nil
 	}
 	if l := v.Where.Socket; c.Target.Protocol == "tcp" && l.Queue > 0 {
-		v.Proof = append(v.Proof, fmt.Sprintf("%d connections wait to be accepted on %s", l.Queue, l.Local))
+		v.Proof = append(v.Proof, fmt.Sprintf("%d connections wait to be accepted on %s, whose queue takes %d", l.Queue, l.Local, l.Backlog))
 	}
+	p = accepter(c, s, n, p, v)
 	v.Proof = append(v.Proof, fmt.Sprintf("%d bytes were sent, no byte came back in %.0f ms", c.Probe.Sent, float64(c.Probe.DurationNS)/1e6))
-	v.Summary = fmt.Sprintf("%s: %s (pid %d) in %s said nothing in time", target(c), p.Comm, p.PID, name(s.Netns))
+	is := ""
+	if d := doing(p); d != "" {
+		v.Proof = append(v.Proof, fmt.Sprintf("%s (pid %d) %s", p.Comm, p.PID, d))
+		if halted(p) {
+			is = " is stopped, and"
+		}
+	}
+	v.Summary = fmt.Sprintf("%s: %s (pid %d) in %s%s said nothing in time", target(c), p.Comm, p.PID, name(s.Netns), is)
 	return v
 }

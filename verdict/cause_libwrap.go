@@ -148,6 +148,7 @@ func element(e evidence.Element) string {
 func wrapEnd(c *evidence.Case, a *evidence.Event) (proof []string) {
 	if s := ended(c); s != nil && s.At > a.At {
 		proof = append(proof, fmt.Sprintf("%s (pid %d) then took the connection from %s to %s, %s", s.Comm, s.PID, s.State.Old, s.State.New, since(c, s)))
+		proof = append(proof, ending(c, s)...)
 	}
 	saw := "the client saw " + outcome(c)
 	if c.Probe.Banner != "" {

@@ -68,6 +68,11 @@ func findAcceptQueue(c *evidence.Case, e *evidence.Event) *Verdict {
 	} else if !full {
 		v.Certainty = Inferred
 	}
+	if p != nil {
+		if d := doing(p); d != "" {
+			v.Proof = append(v.Proof, fmt.Sprintf("%s (pid %d) %s", p.Comm, p.PID, d))
+		}
+	}
 	v.Summary = fmt.Sprintf("%s: the accept queue of %s in %s is full (%d of %d)%s", target(c), s.Local, name(e.Netns), s.Queue, s.Backlog, held(p))
 	return v
 }

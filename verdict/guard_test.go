@@ -129,8 +129,9 @@ func TestLostEvents(t *testing.T) {
 // weaker lists what a verdict may become, and still be called observed, when a
 // piece of the evidence is taken away: what remains is then true as well.
 var weaker = map[string][]string{
-	"pmtu-blackhole":     {"mtu-exceeded"},        // all that is left of it
-	"libwrap-denied":     {"app-error"},           // that is what the server then says
+	"pmtu-blackhole": {"mtu-exceeded"}, // all that is left of it
+	// that is what the server then does
+	"libwrap-denied":     {"app-error", "app-silent", "closed-by-app", "reset-by-app"},
 	"bridge-isolated":    {"neighbor-unresolved"}, // nor is more of this: the question went unanswered
 	"listener-elsewhere": {"no-listener"},         // of a listener in another namespace nothing is then known; the namespace it reached has none
 }

@@ -46,6 +46,22 @@ func newGatherer(s *spaces, t *tracer.Tracer, w *wraps) *gatherer {
 	}
 }
 
+// maxWaiting bounds the processes that are asked what they do: a server may have hundreds of workers.
+const maxWaiting = 8
+
+// waiting reads what the processes do that have not answered.
+func waiting(sockets []evidence.Socket) {
+	n := 0
+	for i := range sockets {
+		for j := range sockets[i].Process {
+			if n++; n > maxWaiting {
+				return
+			}
+			netcfg.Waiting(&sockets[i].Process[j])
+		}
+	}
+}
+
 func (g *gatherer) addConnection(netns string, s evidence.Socket) {
 	if list := g.conns[netns]; len(list) == 0 || list[len(list)-1].Inode != s.Inode {
 		g.conns[netns] = append(list, s)
@@ -314,6 +330,9 @@ func (g *gatherer) sockets(n *netcfg.Netns, name string, here present, c *eviden
 		if !s.Read() {
 			return evidence.Section[evidence.Socket]{Items: items, Unread: s.Why()}
 		}
+	}
+	if o := c.Probe.Outcome; o == evidence.Silent || o == evidence.Timeout {
+		waiting(items)
 	}
 	return evidence.Have(items)
 }

@@ -135,6 +135,7 @@ type answer struct {
 		Certainty string
 		Direction string
 		Where     where
+		Proof     []string
 		Fixes     []struct{ Commands, Undo []string }
 	}
 	Lost *uint64
@@ -238,6 +239,11 @@ func (a *answer) seen(l *lab.Lab, f lab.Fault) found {
 	}
 	if strings.HasPrefix(got.Route, asked.Route) {
 		got.Route = asked.Route
+	}
+	for _, p := range asked.Proof {
+		if slices.ContainsFunc(v.Proof, func(line string) bool { return strings.Contains(line, p) }) {
+			got.Proof = append(got.Proof, p)
+		}
 	}
 	if asked.File != nil {
 		got.File = w.File

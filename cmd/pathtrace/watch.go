@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/netcfg"
 	"github.com/pathtrace/pathtrace/probe"
@@ -63,6 +65,9 @@ func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p
 	}
 	if err := w.tracer.Flush(); err != nil {
 		return w.base, verdict.Verdict{}, err
+	}
+	if outcome.Outcome == evidence.Silent {
+		w.noteQueued()
 	}
 	c = w.assemble(outcome)
 	return c, verdict.Judge(&c), w.tracer.Err()
@@ -206,6 +211,7 @@ func (w *watch) accepted(conn connection) (holders []evidence.Process, ok bool) 
 			return nil, false
 		}
 		if sock.Inode != 0 {
+			sock.Accepted = w.sinceStart()
 			w.gather.addConnection(conn.netns, sock)
 			return sock.Process, true
 		}
@@ -213,6 +219,28 @@ func (w *watch) accepted(conn connection) (holders []evidence.Process, ok bool) 
 		case <-tick.C:
 		case <-end:
 			return nil, false
+		}
+	}
+}
+
+// sinceStart is the time since connect(), in nanoseconds.
+func (w *watch) sinceStart() int64 {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil || w.probe.Start() == 0 {
+		return 0
+	}
+	return now.Nano() - w.probe.Start()
+}
+
+// noteQueued looks a connection up that no process has accepted until the end.
+func (w *watch) noteQueued() {
+	conn, ok := w.established()
+	if !ok || len(w.gather.conns[conn.netns]) > 0 {
+		return
+	}
+	if n := w.spaces.byName[conn.netns]; n != nil {
+		if sock, found, err := n.Connection(conn.local, conn.remote); err == nil && found && sock.Remote != "" {
+			w.gather.addConnection(conn.netns, sock)
 		}
 	}
 }
@@ -231,7 +259,7 @@ func (w *watch) assemble(p evidence.Probe) evidence.Case {
 		programs := netcfg.ConnectPrograms(version)
 		p.Programs = &programs
 	}
-	c.Probe = p
+	c.Probe, c.Listeners = p, w.wraps.listeners
 	var replayed []string
 	c.Events, replayed = w.gather.events(records)
 	c.Unseen = append(slices.Clone(c.Unseen), replayed...)

@@ -14,14 +14,15 @@ import (
 
 // wraps are the servers that may ask tcp wrappers about the probe.
 type wraps struct {
-	found chan foundWraps
-	users []int // processes that listen and may ask, or have another program ask
-	armed bool
+	found     chan foundWraps
+	listeners []evidence.Process // on the probe's port, before the probe
+	users     []int              // processes that listen and may ask, or have another program ask
+	armed     bool
 }
 
 type foundWraps struct {
-	libraries []netcfg.WrapLibrary
-	err       error
+	netcfg.Listeners
+	err error
 }
 
 // findWraps looks for them while the tracer is being loaded.
@@ -33,8 +34,8 @@ func (r request) findWraps(s *spaces) *wraps {
 	}
 	spaces := slices.Clone(s.connected)
 	go func() {
-		libraries, err := netcfg.WrapLibraries(spaces, r.target.Port())
-		w.found <- foundWraps{libraries, err}
+		l, err := netcfg.FindListeners(spaces, r.target.Port())
+		w.found <- foundWraps{l, err}
 	}()
 	return w
 }
@@ -42,10 +43,14 @@ func (r request) findWraps(s *spaces) *wraps {
 // arm has the servers tell what they ask; what cannot be watched is told, not fatal.
 func (w *wraps) arm(t *tracer.Tracer) (unseen []string) {
 	f := <-w.found
+	for _, p := range f.Processes {
+		p.State = "" // it was asleep then, which says nothing
+		w.listeners = append(w.listeners, p)
+	}
 	if f.err != nil {
 		unseen = append(unseen, "tcp wrappers: which servers use them: "+f.err.Error())
 	}
-	for _, l := range f.libraries {
+	for _, l := range f.Libraries {
 		if err := t.WatchLibwrap(l.Path); err != nil {
 			unseen = append(unseen, fmt.Sprintf("tcp wrappers: the calls of %s are not seen: %v", l.Name, err))
 			continue

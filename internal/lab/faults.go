@@ -56,6 +56,7 @@ type Want struct {
 	Cgroup    Role   // whose where.cgroup.path is
 	Program   string // where.program.name
 	File      *File
+	Proof     []string // each occurs in some line of the proof
 }
 
 // File is the line a verdict must name.
@@ -77,7 +78,7 @@ type Rule struct {
 func Faults() []Fault {
 	all := slices.Concat(
 		serviceFaults(), socketFaults(), appFaults(), programFaults(), stateFaults(), datagramFaults(),
-		nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), netFaults(), realFaults(), natFaults(), libwrapFaults(),
+		nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), netFaults(), realFaults(), natFaults(), libwrapFaults(), endingFaults(),
 		controls(), netControls(),
 	)
 	for i := range all {

@@ -129,6 +129,29 @@ func libwrapControls() []Fault {
 		wrapXtcpd.allowed("", "", "no rules", everyone),
 		wrapStunnel.allowed("", "", "hosts.deny is about another service", same("", "news : ALL\n")),
 		wrapSSH.allowed("", "", "a pattern with * that does not fit", same("", "sshd : *.elsewhere.example\n")),
+		ownRefusals(),
+	)
+}
+
+// ownRefusals are servers that map libwrap, have rules to deny, and refuse for another reason.
+func ownRefusals() []Fault {
+	full := func(name, summary, wrappers string, t tables) []Fault {
+		return both(func(f int) Fault {
+			return Fault{Name: "control-libwrap-" + name, Twin: "libwrap-vsftpd", Cause: "app-error", Summary: summary, Tools: []string{"vsftpd"},
+				Setup: steps(wrapped{run: vsftpd("max_clients=1\n" + wrappers)}.setup(f, t),
+					func(l *Lab) error { return l.Hold(Client, Connect{To: serverAt(f), Count: 1}) }),
+				Target: wrapVsftpd.target(f),
+				Want:   Want{Certainty: observed, Direction: reply, Role: Server, Comm: "vsftpd"}}
+		})
+	}
+	return slices.Concat(
+		full("max-clients", "the FTP server has too many clients; it asks tcp wrappers, which let them in", "tcp_wrappers=YES\n", tables{"vsftpd : ALL\n", "ALL : ALL\n"}),
+		full("not-asked", "the FTP server has too many clients; it does not ask tcp wrappers, which would deny", "tcp_wrappers=NO\n", tables{"", "ALL : ALL\n"}),
+		both(func(f int) Fault {
+			return Fault{Name: "control-libwrap-only-from", Twin: "libwrap-xinetd", Cause: "closed-by-app", Summary: "xinetd refuses by its own list", Tools: []string{"xinetd"},
+				Setup: wrapped{run: xinetd("server = /bin/cat\n only_from = localhost")}.setup(f, tables{"", "sshd : ALL\n"}),
+				Args:  echo, Want: Want{Direction: reply, Role: Server, Comm: "xinetd"}}
+		}),
 	)
 }
 

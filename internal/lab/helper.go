@@ -46,6 +46,8 @@ func help(arg string, parent *os.File) error {
 // run does the job; say reports to the parent.
 func (j job) run(say func(string)) error {
 	switch {
+	case j.Listen != nil && j.Listen.Behaviour == Stopped:
+		return j.Listen.stopped(say)
 	case j.Listen != nil:
 		if err := os.WriteFile("/proc/self/comm", []byte(or(j.Listen.Comm, "labd")), 0); err != nil {
 			return fmt.Errorf("set the name of the process: %w", err)

@@ -79,7 +79,7 @@ var symptoms = map[string][]error{
 	"unexplained":         {unix.ETIMEDOUT},
 	// Accepted: what follows is not a plain connection's symptom.
 	"reset-by-app":  {nil, unix.ECONNRESET},
-	"closed-by-app": {nil},
+	"closed-by-app": {nil, unix.ECONNRESET},
 	"app-silent":    {nil, unix.ETIMEDOUT},
 	"app-error":     {nil},
 }

@@ -5,6 +5,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -93,6 +94,11 @@ func (what Listen) serve(c int) {
 	switch what.Behaviour {
 	case CloseAtOnce, CloseFirst:
 		return
+	case ExitAtOnce:
+		os.Exit(3)
+	case DieAtOnce:
+		unix.Kill(os.Getpid(), unix.SIGKILL)
+		select {}
 	case ResetAtOnce:
 		unix.SetsockoptLinger(c, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		return

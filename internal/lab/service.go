@@ -29,6 +29,9 @@ const (
 	CloseAfter  Behaviour = "close-after"  // accept, read once, say the banner, then close
 	Recover     Behaviour = "recover"      // accept once a connection was turned away because the queue was full
 	NeverRead   Behaviour = "never-read"   // of UDP: start with a full receive buffer, and leave it so
+	ExitAtOnce  Behaviour = "exit"         // accept, then end with exit code 3
+	DieAtOnce   Behaviour = "die"          // accept, then be killed
+	Stopped     Behaviour = "stopped"      // listen, and be stopped before anything is accepted
 )
 
 // Filter is what is attached to a service's socket.
