@@ -211,11 +211,6 @@ func TestInherited(t *testing.T) {
 }
 
 func TestProcess(t *testing.T) {
-	n, err := Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer n.Close()
 	p, err := Process(os.Getpid())
 	exe, _ := os.Executable()
 	if err != nil || p.PID != os.Getpid() || p.Exe != exe || p.Comm == "" || p.State == "" {

@@ -50,6 +50,10 @@ func EvaluateWrap(w evidence.Wrap, server, client netip.AddrPort, through []int,
 		d.Unread = fmt.Sprintf("the server has its own tables, %s and %s", w.Tables[0], w.Tables[1])
 		return d
 	}
+	if slices.ContainsFunc(through, ownVariables) {
+		d.Unread = "the server has variables of its own for the names of its tables, which are not read"
+		return d
+	}
 	dir, err := sameRoot(w.Root, through)
 	if err != nil {
 		d.Unread = err.Error()
@@ -74,6 +78,21 @@ func EvaluateWrap(w evidence.Wrap, server, client netip.AddrPort, through []int,
 		d.Allow, d.Commands, d.Undo = c.Rule, c.Commands, c.Undo
 	}
 	return d
+}
+
+// ownVariables reports whether the program of a process has the library's
+// variables in its own data, as one that uses them and is linked at fixed
+// places (R_X86_64_COPY): the library's are then not the ones that count.
+func ownVariables(pid int) bool {
+	f, err := elf.Open("/proc/" + strconv.Itoa(pid) + "/exe")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	symbols, _ := f.DynamicSymbols()
+	return slices.ContainsFunc(symbols, func(s elf.Symbol) bool {
+		return s.Section != elf.SHN_UNDEF && (s.Name == "hosts_allow_table" || s.Name == "hosts_deny_table")
+	})
 }
 
 func wrapRequest(w evidence.Wrap, server, client netip.AddrPort) libwrap.Request {
