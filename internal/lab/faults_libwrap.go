@@ -10,7 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
+	bigint "math/big" // another file has a big of its own
 	"net/netip"
 	"slices"
 	"strings"
@@ -215,7 +215,7 @@ func newKey() (key, certificate string) {
 	if err != nil {
 		panic(err) // crypto/rand never fails
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().AddDate(1, 0, 0)}
+	template := &x509.Certificate{SerialNumber: bigint.NewInt(1), NotAfter: time.Now().AddDate(1, 0, 0)}
 	cert, err1 := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
 	der, err2 := x509.MarshalECPrivateKey(k)
 	if err := errors.Join(err1, err2); err != nil {
