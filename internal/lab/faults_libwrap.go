@@ -22,12 +22,12 @@ type tables struct{ allow, deny string }
 
 // wrapped makes a fault of a server that asks tcp wrappers, and of rules that deny.
 type wrapped struct {
-	name, summary string
-	tool          string
-	comm          string // of the process that asks
-	run           func(family int, t tables) Program
-	scheme        string   // "ftp://": the server speaks first
-	args          []string // otherwise: what it is told, and answers if it serves
+	name   string
+	tool   string
+	comm   string // of the process that asks
+	run    func(family int, t tables) Program
+	scheme string   // "ftp://": the server speaks first
+	args   []string // otherwise: what it is told, and answers if it serves
 }
 
 // echo is what one says to cat.
