@@ -15,7 +15,6 @@ func appFaults() []Fault {
 		})
 	}
 	return slices.Concat(
-		app("app-resets", "reset-by-app", "the service accepts and resets", observed, Listen{Behaviour: ResetAtOnce}),
 		app("app-resets-asked", "reset-by-app", "the service resets where an answer is awaited", observed, Listen{Behaviour: ResetAtOnce}, "--expect", "."),
 		app("app-closes", "closed-by-app", "the service accepts and closes", observed, Listen{Behaviour: CloseAtOnce}),
 		app("app-closes-asked", "closed-by-app", "the service closes where an answer is awaited", observed, Listen{Behaviour: CloseAtOnce}, "--send", "hello", "--expect", "."),

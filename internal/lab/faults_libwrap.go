@@ -150,7 +150,7 @@ func ownRefusals() []Fault {
 		both(func(f int) Fault {
 			return Fault{Name: "control-libwrap-only-from", Twin: "libwrap-xinetd", Cause: "closed-by-app", Summary: "xinetd refuses by its own list", Tools: []string{"xinetd"},
 				Setup: wrapped{run: xinetd("server = /bin/cat\n only_from = localhost")}.setup(f, tables{"", "sshd : ALL\n"}),
-				Args:  echo, Want: Want{Direction: reply, Role: Server, Comm: "xinetd"}}
+				Args:  sayHello, Want: Want{Direction: reply, Role: Server, Comm: "xinetd"}}
 		}),
 	)
 }

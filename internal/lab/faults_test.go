@@ -26,8 +26,7 @@ func TestFaultsAreWellFormed(t *testing.T) {
 		if f.Want.Role == "" {
 			t.Errorf("%s: the namespace is not asked about", f.Name)
 		}
-		target, err := f.endpoint(&Lab{})
-		if err != nil || target.Addr().Is4() != (f.Family == 4) {
+		if target := f.service(&Lab{}); !target.IsValid() || target.Addr().Is4() != (f.Family == 4) {
 			t.Errorf("%s: target %q does not fit family %d", f.Name, f.Target(&Lab{}), f.Family)
 		}
 	}
