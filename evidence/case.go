@@ -63,6 +63,8 @@ type Target struct {
 	Address  string `json:"address"`
 	Port     int    `json:"port,omitempty"`
 	Protocol string `json:"protocol"` // tcp, udp or icmp
+	// Lookup says step by step where the address of a name came from.
+	Lookup []string `json:"lookup,omitempty"`
 }
 
 // CgroupProgram is a BPF program attached to a cgroup.
@@ -98,8 +100,9 @@ type Probe struct {
 	Started    time.Time `json:"started"`
 	DurationNS int64     `json:"duration_ns"`
 	TimeoutNS  int64     `json:"timeout_ns"`
-	Banner     string    `json:"banner,omitempty"`
+	Banner     string    `json:"banner,omitempty"`    // the first [MaxHeard] bytes at most
 	Sent       int64     `json:"sent,omitempty"`      // bytes handed to the kernel after the handshake
+	Received   int64     `json:"received,omitempty"`  // bytes that came back
 	Expected   bool      `json:"expected,omitempty"`  // an answer was demanded
 	Unmatched  bool      `json:"unmatched,omitempty"` // an answer came that does not fit --expect
 	Cgroup     string    `json:"cgroup,omitempty"`    // the probe's own cgroup v2 path
@@ -109,4 +112,5 @@ type Probe struct {
 	ISN        uint32                  `json:"isn,omitempty"` // TCP initial sequence number, chosen by us
 	Mark       uint32                  `json:"mark,omitempty"`
 	Device     string                  `json:"device,omitempty"` // -i
+	Dialogue   *Dialogue               `json:"dialogue,omitempty"`
 }

@@ -41,6 +41,7 @@ type Config struct {
 	Send     []byte         // what to say
 	Expect   *regexp.Regexp // what must be heard
 	Wait     bool           // tcp: wait for a byte, a close or a reset until the deadline
+	Speech   Speech         // the protocol to speak; Send and Expect go before its own words
 	// Ready is called before the first datagram or echo request leaves, with the
 	// addresses it will bear; icmp has its identifier for a port. TCP is known by
 	// its sequence number instead, see [Sender.ISN].

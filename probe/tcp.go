@@ -14,9 +14,6 @@ import (
 	"github.com/pathtrace/pathtrace/evidence"
 )
 
-// maxHeard bounds what is read of an answer that does not match.
-const maxHeard = 1 << 20
-
 // tcp is a connection attempt.
 type tcp struct {
 	socket
@@ -38,6 +35,10 @@ func newTCP(cfg Config) (Sender, error) {
 func (t *tcp) ISN() uint32 { return t.isn }
 
 func (t *tcp) prepare() error {
+	if _, err := t.cfg.script(t.cfg.Source); err != nil {
+		t.fd, t.wake = -1, -1
+		return err
+	}
 	if err := t.open(unix.SOCK_STREAM, unix.IPPROTO_TCP); err != nil {
 		return err
 	}
@@ -114,56 +115,4 @@ func (t *tcp) connect(ctx context.Context, p *evidence.Probe, deadline time.Time
 	}
 	p.Syscall = ""
 	return evidence.Connected
-}
-
-// talk says what is to be said and judges what is heard.
-func (t *tcp) talk(ctx context.Context, p *evidence.Probe, deadline time.Time) string {
-	if len(t.cfg.Send) > 0 {
-		n, err := unix.SendmsgN(t.fd, t.cfg.Send, nil, nil, unix.MSG_NOSIGNAL)
-		if err != nil {
-			p.Syscall = "send"
-			return failed(p, err)
-		}
-		p.Sent = int64(n)
-	}
-	until := deadline
-	if !t.cfg.Wait && t.cfg.Expect == nil {
-		if u := time.Now().Add(AcceptWait); u.Before(deadline) {
-			until = u
-		}
-	}
-	buf := make([]byte, 4096)
-	var heard []byte
-	for {
-		ev, err := t.wait(ctx, unix.POLLIN, until)
-		switch {
-		case err != nil:
-			return failed(p, err)
-		case ev == 0 && t.cfg.Expect == nil:
-			return evidence.Connected
-		case ev == 0:
-			p.Unmatched = len(heard) > 0
-			return evidence.Silent
-		}
-		n, err := unix.Read(t.fd, buf)
-		switch {
-		case err == unix.EAGAIN || err == unix.EINTR:
-			continue
-		case err != nil:
-			p.Syscall = "read"
-			return failed(p, err)
-		case n == 0:
-			p.Unmatched = len(heard) > 0
-			return evidence.Closed
-		}
-		heard = append(heard, buf[:n]...)
-		p.Banner = string(heard)
-		if t.cfg.Expect == nil || t.cfg.Expect.Match(heard) {
-			return evidence.Answered
-		}
-		if len(heard) > maxHeard {
-			p.Unmatched = true
-			return evidence.Answered
-		}
-	}
 }

@@ -4,6 +4,8 @@ package probe
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,11 +14,17 @@ import (
 )
 
 // udp is one datagram.
-type udp struct{ socket }
+type udp struct {
+	socket
+	query *question // of DNS
+}
 
 func newUDP(cfg Config) (Sender, error) {
-	u := &udp{socket{cfg: cfg}}
-	err := u.open(unix.SOCK_DGRAM, unix.IPPROTO_UDP)
+	u := &udp{socket: socket{cfg: cfg, fd: -1, wake: -1}}
+	err := u.ask()
+	if err == nil {
+		err = u.open(unix.SOCK_DGRAM, unix.IPPROTO_UDP)
+	}
 	if err == nil {
 		err = u.bind()
 	}
@@ -32,12 +40,48 @@ func newUDP(cfg Config) (Sender, error) {
 func (u *udp) Run(ctx context.Context) evidence.Probe {
 	var p evidence.Probe
 	u.run(ctx, &p, func(deadline time.Time) string {
+		if u.query != nil {
+			p.Expected = true
+			p.Dialogue = &evidence.Dialogue{Protocol: "dns", Said: []string{"query " + u.query.String()}, Reply: evidence.ReplyNone}
+		}
 		if outcome := u.send(&p); outcome != "" {
 			return outcome
 		}
-		return u.receive(ctx, &p, deadline, func(b []byte) ([]byte, bool) { return b, true })
+		return u.receive(ctx, &p, deadline, func(b []byte) ([]byte, bool) { return u.hear(&p, b) })
 	})
 	return p
+}
+
+// ask builds the datagram of a protocol, unless the user has chosen one.
+func (u *udp) ask() error {
+	if !u.cfg.Speech.Any() || u.cfg.Send != nil {
+		return nil
+	}
+	if u.cfg.Speech.Protocol != "dns" || u.cfg.Speech.TLS {
+		return fmt.Errorf("no dialogue for protocol %q over udp", u.cfg.Speech.Protocol)
+	}
+	q, err := newQuestion(strings.Trim(u.cfg.Speech.Path, "/"))
+	if err != nil {
+		return err
+	}
+	u.query = &q
+	u.cfg.Send, err = q.pack()
+	return err
+}
+
+// hear judges a datagram that came; false: it answers something else.
+func (u *udp) hear(p *evidence.Probe, b []byte) ([]byte, bool) {
+	p.Received += int64(len(b))
+	if u.query == nil {
+		return b, true
+	}
+	h, ours := u.query.answer(b)
+	if !ours {
+		return nil, false
+	}
+	p.Dialogue.Reply, p.Dialogue.Line = h.reply, h.line
+	p.Unmatched = h.reply != evidence.ReplyOK
+	return []byte(h.line), true
 }
 
 func (u *udp) send(p *evidence.Probe) string {
@@ -91,8 +135,8 @@ func (s *socket) receive(ctx context.Context, p *evidence.Probe, deadline time.T
 		if !ours {
 			continue
 		}
-		p.Banner = string(heard)
-		p.Unmatched = s.cfg.Expect != nil && !s.cfg.Expect.Match(heard)
+		p.Banner = string(heard[:min(len(heard), evidence.MaxHeard)])
+		p.Unmatched = p.Unmatched || s.cfg.Expect != nil && !s.cfg.Expect.Match(heard)
 		return evidence.Answered
 	}
 }

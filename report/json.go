@@ -6,6 +6,7 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
+	"fmt"
 	"io"
 	"slices"
 
@@ -22,8 +23,25 @@ var Schema string
 type Document struct {
 	evidence.Case
 	Verdict verdict.Verdict `json:"verdict"`
+	// Results of each address, where the target's name has several; the rest is that of the worst.
+	Results []Result `json:"results,omitempty"`
 	// Timing says where our own time went: step to nanoseconds, keys end in _ns.
 	Timing map[string]int64 `json:"timing,omitempty"`
+}
+
+// Result is what came of one address.
+type Result struct {
+	Target  evidence.Target  `json:"target"`
+	Probe   evidence.Probe   `json:"probe"`
+	Verdict verdict.Verdict  `json:"verdict"`
+	Events  []evidence.Event `json:"events"`
+	Lost    uint64           `json:"lost"`
+}
+
+// NewResult is the part of a document that each address has of its own.
+func NewResult(c evidence.Case, v verdict.Verdict) Result {
+	d := NewDocument(c, v)
+	return Result{Target: d.Target, Probe: d.Probe, Verdict: d.Verdict, Events: d.Events, Lost: d.Lost}
 }
 
 // NewDocument joins a case and its verdict. Lists that are empty are [] in the
@@ -82,6 +100,26 @@ func encode(w io.Writer, v any) error {
 	if err := e.Encode(v); err != nil {
 		return err
 	}
-	_, err := w.Write(b.Bytes())
+	_, err := w.Write(visible(b.Bytes()))
 	return err
+}
+
+// visible writes the characters that steer a terminal, and that JSON lets stand,
+// as JSON's own escapes: they can only be within strings.
+func visible(b []byte) []byte {
+	steers := func(r rune) bool {
+		return r == 0x7f || r >= 0x80 && r < 0xa0 || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+	}
+	if !bytes.ContainsFunc(b, steers) {
+		return b
+	}
+	var out bytes.Buffer
+	for _, r := range string(b) {
+		if steers(r) {
+			fmt.Fprintf(&out, "\\u%04x", r)
+		} else {
+			out.WriteRune(r)
+		}
+	}
+	return out.Bytes()
 }

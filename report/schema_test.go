@@ -112,7 +112,7 @@ func TestSchemaKnowsEveryKey(t *testing.T) {
 // enums are the values for fields that take only some.
 var enums = map[string]string{
 	"hook": "INPUT", "direction": "reply", "kind": "drop", "verdict": "drop", "backend": "nft", "family": "ip", "outcome": "refused", "errno": "EPERM",
-	"answer": "rst", "protocol": "tcp", "hooks": "kprobe", "cause": "no-route", "certainty": "observed", "type": "nft",
+	"answer": "rst", "reply": "ok", "protocol": "tcp", "hooks": "kprobe", "cause": "no-route", "certainty": "observed", "type": "nft",
 	"scope": "netns", "port_state": "blocking",
 }
 

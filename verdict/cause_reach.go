@@ -5,6 +5,7 @@ package verdict
 import (
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
 )
@@ -18,8 +19,8 @@ var reachCauses = []Cause{
 	},
 	{
 		ID:    "app-error",
-		Means: "it answered with an error (421, 5xx)",
-		Needs: "an answer that does not fit what was awaited, and that begins with an error code; sockets (process)",
+		Means: "it answered with an error (421, 5xx, a TLS alert), in another protocol, or not what --expect demands",
+		Needs: "an answer that its protocol calls an error, or that does not fit what was awaited; sockets (process)",
 		Find:  findAppError,
 	},
 }
@@ -42,23 +43,83 @@ func findReachable(c *evidence.Case, e *evidence.Event) *Verdict {
 	default:
 		return nil
 	}
-	if c.Probe.Banner != "" {
-		how += fmt.Sprintf(", it said %q", c.Probe.Banner)
+	if said := words(c); said != "" {
+		how += ", it said " + said
 	}
 	v := &Verdict{Certainty: Observed, Proof: []string{"the probe: " + how}}
 	by := serverSide(c, v)
 	v.Summary = fmt.Sprintf("%s: reachable: %s%s", target(c), how, by)
+	if trouble := tlsFacts(c, v); trouble != "" {
+		v.Summary += "; but clients will refuse it: " + trouble
+	}
 	return v
 }
 
+// shown is how much of an answer a sentence holds, in bytes.
+const shown = 300
+
+// words is what the other end said, quoted: the line that its protocol makes
+// the answer, else the beginning of it all.
+func words(c *evidence.Case) string {
+	s := c.Probe.Banner
+	if d := c.Probe.Dialogue; d != nil && d.Line != "" {
+		s = d.Line
+	}
+	if s == "" {
+		return ""
+	}
+	if len(s) > shown {
+		return fmt.Sprintf("%q…", s[:shown])
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+// tlsFacts adds what was seen of TLS to the proof, and returns why clients that check the certificate refuse it.
+func tlsFacts(c *evidence.Case, v *Verdict) string {
+	d := c.Probe.Dialogue
+	if d == nil || d.TLS == nil {
+		return ""
+	}
+	t := d.TLS
+	if t.Version != "" {
+		v.Proof = append(v.Proof, fmt.Sprintf("%s was agreed on, with %s", t.Version, t.Cipher))
+	}
+	if t.Failed != "" {
+		v.Proof = append(v.Proof, "the TLS handshake came to no end: "+t.Failed)
+	}
+	if len(t.Certificates) > 0 {
+		leaf := t.Certificates[0]
+		v.Proof = append(v.Proof, fmt.Sprintf("its certificate: subject %s, issuer %s, valid from %s to %s", leaf.Subject, leaf.Issuer,
+			leaf.NotBefore.Format("2006-01-02"), leaf.NotAfter.Format("2006-01-02")))
+	}
+	v.Proof = append(v.Proof, t.Problems...)
+	if t.Unverified != "" {
+		v.Unseen = append(v.Unseen, "whether the certificate is trusted: "+t.Unverified)
+	}
+	return strings.Join(t.Problems, "; ")
+}
+
 func findAppError(c *evidence.Case, e *evidence.Event) *Verdict {
-	if e != nil || !c.Probe.Unmatched || !errorBanner(c.Probe.Banner) {
+	if e != nil || !c.Probe.Unmatched {
 		return nil
 	}
+	what := "answered, but not what --expect demands"
+	switch d := c.Probe.Dialogue; {
+	case d != nil && d.TLS != nil && d.TLS.Alert != "":
+		what = "refused the TLS session with an alert"
+	case d != nil && d.Reply == evidence.ReplyError, errorBanner(c.Probe.Banner):
+		what = "answered with an error"
+	case d != nil && d.Reply == evidence.ReplyForeign:
+		what = "answered, but not in " + strings.ToUpper(d.Protocol)
+		if d.TLS != nil && d.TLS.Version == "" {
+			what = "answered, but not in TLS"
+		}
+	}
 	v := &Verdict{Certainty: Observed, Direction: evidence.Reply}
-	v.Proof = append(v.Proof, fmt.Sprintf("the answer was %q", c.Probe.Banner))
+	v.Proof = append(v.Proof, "the answer was "+words(c))
+	tlsFacts(c, v)
 	by := serverSide(c, v)
-	v.Summary = fmt.Sprintf("%s: answered with an error%s: %q", target(c), by, c.Probe.Banner)
+	v.Summary = fmt.Sprintf("%s: %s%s: %s", target(c), what, by, words(c))
 	return v
 }
 

@@ -63,7 +63,7 @@ func decide(c *evidence.Case) *Verdict {
 		return v
 	}
 	if handshakeDone(c) {
-		if v := ask(c, nil); v != nil && slices.Contains([]string{"libwrap-denied", "reset-by-app", "closed-by-app"}, v.Cause) {
+		if v := ask(c, nil); v != nil && slices.Contains([]string{"libwrap-denied", "reset-by-app", "closed-by-app", "app-error"}, v.Cause) {
 			return v
 		}
 	}

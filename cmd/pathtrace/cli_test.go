@@ -78,8 +78,52 @@ func TestMainJob(t *testing.T) {
 		if !strings.Contains(f.stdout.String(), c.line) || f.stderr.Len() > 0 {
 			t.Errorf("%s: stdout %q, stderr %q", name, f.stdout.String(), f.stderr.String())
 		}
-		if len(f.asked.Addresses) != 2 || f.asked.Host != "web" {
+		if len(f.asked.Addresses) != 1 || f.asked.Host != "web" {
 			t.Errorf("%s: asked for %+v", name, f.asked)
+		}
+	}
+}
+
+// TestSeveralAddresses: each address of a name is probed, and the worst decides.
+func TestSeveralAddresses(t *testing.T) {
+	for name, c := range map[string]struct {
+		causes []string // of 10.0.0.5 and 10.0.0.6
+		exit   int
+		worst  string
+	}{
+		"both reached":           {[]string{"reachable", "reachable"}, 0, "10.0.0.5"},
+		"the second not":         {[]string{"reachable", "no-route"}, 1, "10.0.0.6"},
+		"the first not":          {[]string{"no-route", "reachable"}, 1, "10.0.0.5"},
+		"the second unexplained": {[]string{"no-route", "unexplained"}, 3, "10.0.0.6"},
+	} {
+		f := newFake(seen(), found("", verdict.None), nil)
+		at := 0
+		f.job = func(_ context.Context, _ Options, target Target, _ io.Writer) (evidence.Case, verdict.Verdict, error) {
+			s := seen()
+			s.Target.Address = target.Addresses[0].String()
+			v := found(c.causes[at], verdict.Observed)
+			at++
+			return s, v, nil
+		}
+		exit := f.run(t.Context(), []string{"--json", "web:80"})
+		var got struct {
+			Target  struct{ Address string }
+			Results []struct {
+				Target  struct{ Address string }
+				Verdict struct{ Cause string }
+				Lost    *int
+				Events  []any
+				Probe   *struct{ Outcome string }
+			}
+		}
+		one(t, f.stdout.Bytes(), &got)
+		if exit != c.exit || got.Target.Address != c.worst || len(got.Results) != 2 {
+			t.Fatalf("%s: exit %d, top %s, %d results", name, exit, got.Target.Address, len(got.Results))
+		}
+		for i, r := range got.Results {
+			if want := []string{"10.0.0.5", "10.0.0.6"}[i]; r.Target.Address != want || r.Verdict.Cause != c.causes[i] || r.Lost == nil || r.Events == nil || r.Probe == nil {
+				t.Errorf("%s: result %d: %+v", name, i, r)
+			}
 		}
 	}
 }

@@ -15,7 +15,7 @@ where they die, which rule, route or socket did it, and how to mend and undo tha
 Usage:
   pathtrace [flags] HOST:PORT
   pathtrace [flags] HOST PORT
-  pathtrace [flags] URL             tcp: udp: icmp: http: https: ftp: ssh: smtp:
+  pathtrace [flags] URL             ` + schemeWords + `
   pathtrace COMMAND [flags]
 
 Commands:

@@ -67,7 +67,7 @@ func (a *app) judgeFrom(o Options, name string, in io.Reader) error {
 	}
 	v := a.judge(&c)
 	a.code = exitCode(v)
-	return a.print(c, v, o)
+	return a.print(c, v, o, nil)
 }
 
 func noCase(err error) error { return &UsageError{Code: "case", Err: err} }

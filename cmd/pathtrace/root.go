@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -114,21 +116,13 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 		return err
 	}
 	o.Clock.lap("resolve")
-	c, v, err := a.job(ctx, o, t, a.progress(o))
-	seen := c.FormatVersion != ""
-	switch {
-	case err != nil && !(seen && errors.Is(err, context.Canceled)):
-		return cannotTrace(err)
-	case !seen && ctx.Err() != nil:
-		return ctx.Err()
-	}
-	if v.Cause == "" {
-		v = a.judge(&c)
-	}
-	if err := a.print(c, v, o); err != nil {
+	results, err := a.probeAll(ctx, o, t)
+	if err != nil {
 		return err
 	}
-	a.code = exitCode(v)
+	if err := a.printAll(results, o); err != nil {
+		return err
+	}
 	if ctx.Err() != nil {
 		a.code = exitInterrupted
 		fmt.Fprintln(a.stderr, "pathtrace: interrupted; this is what was seen until then")
@@ -136,7 +130,75 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 	return nil
 }
 
-func (a *app) print(c evidence.Case, v verdict.Verdict, o Options) error {
+// probeAll traces each address of the target, one after the other. When ctx
+// ends it returns what was seen until then.
+func (a *app) probeAll(ctx context.Context, o Options, t Target) ([]result, error) {
+	var results []result
+	for _, address := range t.Addresses {
+		one := t
+		one.Addresses = []netip.Addr{address}
+		c, v, err := a.job(ctx, o, one, a.progress(o))
+		seen := c.FormatVersion != ""
+		switch {
+		case err != nil && !(seen && errors.Is(err, context.Canceled)):
+			return nil, cannotTrace(err)
+		case !seen && ctx.Err() != nil && len(results) == 0:
+			return nil, ctx.Err()
+		case !seen && ctx.Err() != nil:
+			return results, nil
+		}
+		if v.Cause == "" {
+			v = a.judge(&c)
+		}
+		results = append(results, result{c, v})
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return results, nil
+}
+
+// result is one address's.
+type result struct {
+	c evidence.Case
+	v verdict.Verdict
+}
+
+// worst is the first of the results whose exit code is the highest: what is not
+// explained needs more attention than what is, and that more than what works.
+func worst(results []result) int {
+	at := 0
+	for i, r := range results {
+		if exitCode(r.v) > exitCode(results[at].v) {
+			at = i
+		}
+	}
+	return at
+}
+
+// printAll prints the results; the worst decides the exit code, and stands last
+// in the text, where the eye falls.
+func (a *app) printAll(results []result, o Options) error {
+	at := worst(results)
+	a.code = exitCode(results[at].v)
+	if o.JSON || len(results) == 1 {
+		return a.print(results[at].c, results[at].v, o, results)
+	}
+	order := append(slices.Delete(slices.Clone(results), at, at+1), results[at])
+	for i, r := range order {
+		if i > 0 && !o.Quiet {
+			a.out.WriteByte('\n')
+		}
+		oneOf := o
+		oneOf.Timing = o.Timing && i == len(order)-1
+		if err := a.print(r.c, r.v, oneOf, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) print(c evidence.Case, v verdict.Verdict, o Options, all []result) error {
 	if o.Timing {
 		printTiming(a.stderr, o.Clock)
 	}
@@ -144,6 +206,11 @@ func (a *app) print(c evidence.Case, v verdict.Verdict, o Options) error {
 		return report.Text(&a.out, &c, v, report.Options{Color: o.Color, Verbose: o.Verbose, Quiet: o.Quiet, Width: o.Width})
 	}
 	d := report.NewDocument(c, v)
+	if len(all) > 1 {
+		for _, r := range all {
+			d.Results = append(d.Results, report.NewResult(r.c, r.v))
+		}
+	}
 	if o.Timing {
 		d.Timing = timing(o.Clock)
 	}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/pathtrace/pathtrace/probe"
 )
 
 // Target is where the probe is to go.
@@ -20,11 +22,35 @@ type Target struct {
 	Port      uint16
 	Protocol  string       // tcp, udp or icmp
 	Scheme    string       // of a URL; empty if it was none
+	Path      string       // of a URL whose protocol has a use for it, with its query
+	User      string       // of a URL whose protocol names a user before it asks for a password
 	Addresses []netip.Addr // filled by Resolve, in the resolver's order
 }
 
-// schemes are those of URLs, with the port each stands for; 0: the URL must name it.
-var schemes = map[string]uint16{"tcp": 0, "udp": 0, "icmp": 0, "http": 80, "https": 443, "ftp": 21, "ssh": 22, "smtp": 25}
+// scheme is what the first word of a URL stands for.
+type scheme struct {
+	port     uint16 // 0: the URL must name it
+	protocol string // tcp, udp or icmp
+	speaks   string // one of probe.Protocols; empty: nothing is said
+	tls      bool   // from the first byte
+}
+
+var schemes = map[string]scheme{
+	"tcp": {0, "tcp", "", false}, "udp": {0, "udp", "", false}, "icmp": {0, "icmp", "", false}, "tls": {0, "tcp", "", true},
+	"http": {80, "tcp", "http", false}, "https": {443, "tcp", "http", true},
+	"ftp": {21, "tcp", "ftp", false}, "ftps": {990, "tcp", "ftp", true},
+	"ssh":  {22, "tcp", "ssh", false},
+	"smtp": {25, "tcp", "smtp", false}, "smtps": {465, "tcp", "smtp", true},
+	"pop3": {110, "tcp", "pop3", false}, "pop3s": {995, "tcp", "pop3", true},
+	"imap": {143, "tcp", "imap", false}, "imaps": {993, "tcp", "imap", true},
+	"redis": {6379, "tcp", "redis", false}, "rediss": {6379, "tcp", "redis", true},
+	"mysql":    {3306, "tcp", "mysql", false},
+	"postgres": {5432, "tcp", "postgresql", false}, "postgresql": {5432, "tcp", "postgresql", false},
+	"dns": {53, "udp", "dns", false}, "dns+tcp": {53, "tcp", "dns", false},
+}
+
+// schemeWords are the schemes as help and errors list them.
+const schemeWords = "tcp udp icmp tls http(s) ftp(s) ssh smtp(s) pop3(s) imap(s) redis(s) mysql postgresql dns dns+tcp"
 
 // ParseTarget understands HOST:PORT, [V6]:PORT, HOST PORT and URLs. It looks
 // nothing up but names of services; Resolve does the rest.
@@ -47,10 +73,10 @@ func ParseTarget(args []string, o Options) (Target, error) {
 		return t, err
 	}
 	switch {
-	case t.Scheme == "udp" || t.Scheme == "icmp":
-		t.Protocol = t.Scheme
-	case o.UDP && t.Scheme != "":
+	case o.UDP && t.Scheme != "" && schemes[t.Scheme].protocol != "udp":
 		return t, badUse("-u and %s:// exclude each other", t.Scheme)
+	case t.Scheme != "":
+		t.Protocol = schemes[t.Scheme].protocol
 	case o.UDP:
 		t.Protocol = "udp"
 	default:
@@ -117,18 +143,17 @@ func unsplit(s string) error {
 }
 
 func parseURL(s string) (Target, error) {
-	scheme, _, _ := strings.Cut(s, "://")
-	scheme = strings.ToLower(scheme)
-	t := Target{Input: s, Scheme: scheme}
-	known, ok := schemes[scheme]
-	switch {
-	case !ok:
-		return t, badUse("%s://: not a scheme that is known here: tcp, udp, icmp, http, https, ftp, ssh, smtp", scheme)
+	word, _, _ := strings.Cut(s, "://")
+	word = strings.ToLower(word)
+	t := Target{Input: s, Scheme: word}
+	known, ok := schemes[word]
+	if !ok {
+		return t, badUse("%s://: not a scheme that is known here: %s", word, schemeWords)
 	}
 	u, err := url.Parse(s)
 	if err != nil {
 		// The library's error repeats the URL, password and all.
-		return t, badUse("not a URL that can be understood: %s://…", scheme)
+		return t, badUse("not a URL that can be understood: %s://…", word)
 	}
 	if _, secret := u.User.Password(); secret {
 		t.Input = u.Redacted()
@@ -136,17 +161,28 @@ func parseURL(s string) (Target, error) {
 	if u.Opaque != "" || u.Host == "" {
 		return t, badUse("%s: no host in it", t.Input)
 	}
-	t.Host, t.Port = u.Hostname(), known
+	t.Host, t.Port = u.Hostname(), known.port
+	switch known.speaks {
+	case "http":
+		t.Path = strings.TrimPrefix(u.RequestURI(), "/")
+		if t.Path != "" {
+			t.Path = "/" + t.Path
+		}
+	case "postgresql":
+		t.Path, t.User = u.Path, u.User.Username()
+	case "dns":
+		t.Path = u.Path
+	}
 	switch port := u.Port(); {
-	case scheme == "icmp" && port != "":
+	case word == "icmp" && port != "":
 		return t, badUse("%s: ICMP has no ports", t.Input)
-	case scheme == "icmp":
+	case word == "icmp":
 	case port != "":
 		if t.Port, err = parsePort(port); err != nil {
 			return t, badUse("%s: %w", t.Input, err)
 		}
-	case known == 0:
-		return t, badUse("%s: no port: write %s://%s:PORT", t.Input, scheme, u.Host)
+	case known.port == 0:
+		return t, badUse("%s: no port: write %s://%s:PORT", t.Input, word, u.Host)
 	}
 	return t, nil
 }
@@ -170,6 +206,12 @@ func parsePort(s string) (uint16, error) {
 		return 0, fmt.Errorf("%q is neither a port nor the name of a TCP service", s)
 	}
 	return uint16(n), nil
+}
+
+// speech is what the target's scheme has the probe say.
+func (t *Target) speech() probe.Speech {
+	known := schemes[t.Scheme]
+	return probe.Speech{Protocol: known.speaks, TLS: known.tls, Host: t.Host, Path: t.Path, User: t.User}
 }
 
 func unbracket(s string) string {

@@ -33,19 +33,26 @@ func TestParseTarget(t *testing.T) {
 		{args: []string{"fe80::1", "22"}, o: Options{Device: "eth0"}, want: Target{Input: "fe80::1 22", Host: "fe80::1", Port: 22, Addresses: addr("fe80::1")}},
 		{args: []string{"[::ffff:10.0.0.5]:80"}, o: Options{Family: 4}, want: Target{Host: "::ffff:10.0.0.5", Port: 80, Addresses: addr("10.0.0.5")}},
 		{args: []string{"tcp://web:8080"}, want: Target{Host: "web", Port: 8080, Scheme: "tcp"}},
-		{args: []string{"HTTP://web/a?b#c"}, want: Target{Host: "web", Port: 80, Scheme: "http"}},
+		{args: []string{"HTTP://web/a?b#c"}, want: Target{Host: "web", Port: 80, Scheme: "http", Path: "/a?b"}},
 		{args: []string{"https://[2001:db8::5]/"}, want: Target{Host: "2001:db8::5", Port: 443, Scheme: "https", Addresses: addr("2001:db8::5")}},
 		{args: []string{"http://[fe80::1%25eth0]:81/"}, want: Target{Host: "fe80::1%eth0", Port: 81, Scheme: "http", Addresses: addr("fe80::1%eth0")}},
 		{args: []string{"ftp://u:secret@web"}, want: Target{Input: "ftp://u:xxxxx@web", Host: "web", Port: 21, Scheme: "ftp"}},
 		{args: []string{"ssh://web"}, want: Target{Host: "web", Port: 22, Scheme: "ssh"}},
+		{args: []string{"postgresql://me:secret@web/shop"}, want: Target{Input: "postgresql://me:xxxxx@web/shop", Host: "web", Port: 5432, Scheme: "postgresql", Path: "/shop", User: "me"}},
+		{args: []string{"imaps://web"}, want: Target{Host: "web", Port: 993, Scheme: "imaps"}},
+		{args: []string{"tls://web:4433"}, want: Target{Host: "web", Port: 4433, Scheme: "tls"}},
+		{args: []string{"dns+tcp://web/www.example"}, want: Target{Host: "web", Port: 53, Scheme: "dns+tcp", Path: "/www.example"}},
 		{args: []string{"smtp://web"}, want: Target{Host: "web", Port: 25, Scheme: "smtp"}},
+		{args: []string{"dns://web/www.example"}, want: Target{Host: "web", Port: 53, Protocol: "udp", Scheme: "dns", Path: "/www.example"}},
 	} {
 		got, err := ParseTarget(c.args, c.o)
 		if err != nil {
 			t.Errorf("%q: %v", c.args, err)
 			continue
 		}
-		c.want.Protocol = "tcp"
+		if c.want.Protocol == "" {
+			c.want.Protocol = "tcp"
+		}
 		if c.want.Input == "" {
 			c.want.Input = c.args[0]
 		}

@@ -36,6 +36,7 @@ type request struct {
 	send     []byte
 	expect   *regexp.Regexp
 	wait     bool // for a byte, a close or a reset
+	speech   probe.Speech
 	noTouch  bool
 	numeric  bool // look no names up
 	ownOnly  bool // watch only the probe's own namespace
@@ -51,7 +52,7 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 	defer s.close()
 	clock.lap("namespaces")
 
-	w := newWatch(s, r.wait || r.expect != nil)
+	w := newWatch(s, r.wait || r.expect != nil || r.speech.Any())
 	w.wraps = r.findWraps(s)
 	t, err := tracer.Open(tracer.Options{NetnsName: s.name, Take: w.take})
 	if err != nil {
@@ -125,7 +126,7 @@ func (r request) openProbe(s *spaces, t *tracer.Tracer) (probe.Sender, error) {
 	cfg := probe.Config{
 		Protocol: r.protocol, Ready: func(local, remote netip.AddrPort) error { return t.Follow(r.number(), local, remote) },
 		Target: r.target, Source: r.source, Device: r.device, Mark: r.mark, Timeout: r.timeout,
-		Send: r.send, Expect: r.expect, Wait: r.wait,
+		Send: r.send, Expect: r.expect, Wait: r.wait, Speech: r.speech,
 	}
 	var p probe.Sender
 	err := s.start.Do(func() (err error) {
