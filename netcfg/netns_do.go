@@ -106,6 +106,30 @@ func (n *Netns) Output(ctx context.Context, name string, arg ...string) (stdout,
 	return out.Bytes(), errs.Bytes(), nil
 }
 
+// RunHere runs a command line of [Netns.Enter] and a tool, from where we are, and returns what it printed.
+func RunHere(ctx context.Context, argv []string) ([]byte, error) {
+	path := lookTool(argv[0])
+	if path == "" {
+		return nil, fmt.Errorf("%s: %w", argv[0], exec.ErrNotFound)
+	}
+	cmd := exec.CommandContext(ctx, path, argv[1:]...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	out, err := cmd.Output()
+	if err != nil {
+		return out, fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
+	}
+	return out, nil
+}
+
+// ExitCode is that of a command which ran and was not content.
+func ExitCode(err error) (code int, ok bool) {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() < 0 {
+		return 0, false
+	}
+	return exit.ExitCode(), true
+}
+
 // lookTool finds a program in PATH or in the directories for administrators,
 // which the PATH of cron and of plain users lacks. It returns "" if there is none.
 func lookTool(name string) string {

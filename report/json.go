@@ -82,14 +82,22 @@ type errorDocument struct {
 }
 
 type errorBody struct {
-	Code    string `json:"code"`
-	Message string `json:"message"`
+	Code     string   `json:"code"`
+	Message  string   `json:"message"`
+	Steps    []string `json:"steps,omitempty"`    // of looking a name up
+	Resolver *Result  `json:"resolver,omitempty"` // what became of a question to a name server that did not answer
+}
+
+// UnresolvedJSON is ErrorJSON for a name without an address: with the steps that
+// were taken, and the trace of the way to its name server, if there is one.
+func UnresolvedJSON(w io.Writer, code, message string, steps []string, resolver *Result) error {
+	return encode(w, errorDocument{errorBody{Code: code, Message: message, Steps: steps, Resolver: resolver}})
 }
 
 // ErrorJSON prints why there is no verdict, in one write. The code is for
 // programs and stays as it is; the message is for people.
 func ErrorJSON(w io.Writer, code, message string) error {
-	return encode(w, errorDocument{errorBody{code, message}})
+	return encode(w, errorDocument{errorBody{Code: code, Message: message}})
 }
 
 func encode(w io.Writer, v any) error {

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/netcfg/resolv"
 	"github.com/pathtrace/pathtrace/verdict"
 )
 
@@ -42,8 +43,8 @@ func newFake(c evidence.Case, v verdict.Verdict, err error) *fake {
 			return verdict.Verdict{Cause: "unexplained", Certainty: verdict.None, Summary: "judged late"}
 		},
 		lookup: func(Options) Lookup {
-			return func(context.Context, string, string) ([]netip.Addr, error) {
-				return []netip.Addr{netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("10.0.0.6")}, nil
+			return func(context.Context, int, string) (resolv.Answer, error) {
+				return resolv.Answer{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("10.0.0.6")}}, nil
 			}
 		},
 		getenv:   func(string) string { return "" },

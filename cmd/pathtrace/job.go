@@ -15,7 +15,7 @@ import (
 // traceJob is the main job on a real kernel, for the first of the target's addresses.
 func traceJob(ctx context.Context, o Options, t Target, progress io.Writer) (evidence.Case, verdict.Verdict, error) {
 	r := request{
-		input: t.Input, protocol: t.Protocol, target: netip.AddrPortFrom(t.Addresses[0], t.Port), netns: o.Netns,
+		input: t.Input, lookup: t.Lookup, protocol: t.Protocol, target: netip.AddrPortFrom(t.Addresses[0], t.Port), netns: o.Netns,
 		source: netip.AddrPortFrom(o.Source, o.SourcePort), device: o.Device, mark: o.Mark, timeout: o.Timeout,
 		send: o.Send, expect: o.Expect, wait: o.Send != nil || o.Expect != nil, speech: t.speech(), noTouch: o.NoTouch, numeric: o.Numeric, ownOnly: o.OwnOnly,
 	}

@@ -9,100 +9,177 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/pathtrace/pathtrace/netcfg"
+	"github.com/pathtrace/pathtrace/netcfg/resolv"
+	"github.com/pathtrace/pathtrace/report"
 )
 
-// Lookup finds the addresses of a name. The network is ip, ip4 or ip6.
-type Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+// Lookup finds the addresses of a name of the family 4, 6 or, with 0, of both.
+// Its answer tells each step; an error says that it could not look, or ctx has ended.
+type Lookup func(ctx context.Context, family int, host string) (resolv.Answer, error)
 
-// slowest is how long a name server is waited for, however short -w is.
-const slowest = 5 * time.Second
+// slowest is how long all name servers together are waited for, however short -w is.
+const slowest = 10 * time.Second
+
+// UnresolvedError says that a name has no address, and which step failed. Exit code 2.
+type UnresolvedError struct {
+	UsageError
+	Steps  []string
+	Silent []netip.AddrPort // name servers that did not answer
+	Path   *report.Result   // what became of a question to the first of them; nil: not traced
+}
+
+func (e *UnresolvedError) Unwrap() error { return &e.UsageError }
 
 // Resolve fills t.Addresses, in the order in which they are to be tried.
 func (t *Target) Resolve(ctx context.Context, o Options, lookup Lookup) error {
 	if len(t.Addresses) > 0 {
 		return nil
 	}
-	network := "ip"
-	if o.Family != 0 {
-		network = fmt.Sprintf("ip%d", o.Family)
-	}
 	limited, cancel := context.WithTimeout(ctx, max(o.Timeout, slowest))
 	defer cancel()
-	found, err := lookup(limited, network, t.Host)
+	found, err := lookup(limited, o.Family, t.Host)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil {
-		return unresolved(t.Host, o, err)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
 	}
-	for _, a := range found {
+	for _, a := range found.Addresses {
 		a = a.Unmap()
 		if (o.Family == 0 || o.Family == family(a)) && !slices.Contains(t.Addresses, a) {
 			t.Addresses = append(t.Addresses, a)
 		}
 	}
 	if len(t.Addresses) == 0 {
-		return unresolved(t.Host, o, &net.DNSError{IsNotFound: true})
+		return unresolved(t.Host, o, found)
 	}
+	t.Lookup = found.Steps
 	return nil
 }
 
-// unresolved says at which step the lookup came to nothing, as far as the resolver tells.
-func unresolved(host string, o Options, err error) error {
-	var dns *net.DNSError
-	var trace *TraceError
-	var usage *UsageError
-	asked, why := "", err.Error()
-	if errors.As(err, &dns) {
-		why = dns.Err
-		if dns.Server != "" && !strings.Contains(why, dns.Server) {
-			asked = ", asked " + dns.Server
-		}
+func unresolved(host string, o Options, a resolv.Answer) error {
+	kind := ""
+	if o.Family != 0 {
+		kind = fmt.Sprintf(" to an IPv%d address", o.Family)
 	}
-	switch {
-	case errors.As(err, &trace) || errors.As(err, &usage):
-		return err
-	case dns != nil && dns.IsNotFound && o.Family != 0:
-		why = fmt.Sprintf("no IPv%d address of that name%s", o.Family, asked)
-	case dns != nil && dns.IsNotFound:
-		why = "no such name" + asked
-	case dns != nil && dns.IsTimeout, errors.Is(err, context.DeadlineExceeded):
-		why = "no answer from the name server" + asked
-	default:
-		why += asked
+	return &UnresolvedError{
+		UsageError: UsageError{Code: "resolve", Err: fmt.Errorf("%s does not resolve%s: %s", host, kind, a.Why())},
+		Steps:      a.Steps, Silent: a.Silent,
 	}
-	return &UsageError{Code: "resolve", Err: fmt.Errorf("%s does not resolve: %s", host, why)}
 }
 
-// namespaceLookup asks the name servers of this host's resolv.conf, by sockets
-// of the namespace in which the probe will start: a name that only resolves
-// elsewhere would send the probe to where the user's program does not go.
-func namespaceLookup(o Options) Lookup {
-	return func(ctx context.Context, network, host string) ([]netip.Addr, error) {
-		r := net.Resolver{PreferGo: true}
-		if o.Netns != "" {
-			n, err := netcfg.Open(o.Netns)
-			switch {
-			case errors.Is(err, fs.ErrPermission):
-				return nil, cannotTrace(err)
-			case err != nil:
-				return nil, badUse("%w", err)
-			}
-			defer n.Close()
-			r.Dial = dialIn(n)
-		}
-		return r.LookupNetIP(ctx, network, host)
+// tracePath traces the way to the name server that did not answer, so that err
+// tells where the question died.
+func (a *app) tracePath(ctx context.Context, o Options, t Target, err error) error {
+	var u *UnresolvedError
+	if !errors.As(err, &u) || len(u.Silent) == 0 {
+		return err
 	}
+	server := u.Silent[0]
+	o.Send, o.Expect, o.UDP, o.Source, o.SourcePort = nil, nil, true, netip.Addr{}, 0
+	c, v, jobErr := a.job(ctx, o, Target{
+		Input: "name server of " + t.Host, Host: server.Addr().String(), Port: server.Port(), Protocol: "udp",
+		Scheme: "dns", Path: t.Host, Addresses: []netip.Addr{server.Addr()},
+	}, a.progress(o))
+	switch {
+	case jobErr != nil || c.FormatVersion == "":
+		if ctx.Err() == nil && jobErr != nil {
+			u.Err = fmt.Errorf("%w; the way to %s could not be traced: %s", u.Err, server, oneLine(cannotTrace(jobErr)))
+		}
+		return err
+	case v.Cause == "":
+		v = a.judge(&c)
+	}
+	r := report.NewResult(c, v)
+	u.Path = &r
+	u.Err = fmt.Errorf("%w; a question to %s that was traced: %s", u.Err, server, v.Summary)
+	if !o.JSON {
+		if err := a.print(c, v, o, nil); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// namespaceLookup looks names up as programs do that run where the probe will
+// start: with the files that they see, and by sockets of their network namespace.
+func namespaceLookup(o Options) Lookup {
+	return func(ctx context.Context, family int, host string) (resolv.Answer, error) {
+		q := resolv.Query{Name: host, Family: family, Wait: max(o.Timeout, time.Second), Dial: new(net.Dialer).DialContext}
+		n, err := openStart(o.Netns)
+		if err != nil {
+			return resolv.Answer{}, err
+		}
+		defer n.Close()
+		if o.Netns != "" {
+			q.Dial, q.Files = dialIn(n), filesOf(n, o.Netns)
+		}
+		if q.Files.Root == "" { // another root may hold another C library
+			q.Library = func(ctx context.Context, name string) ([]netip.Addr, error) { return getent(ctx, n, family, name) }
+		}
+		return resolv.Lookup(ctx, q)
+	}
+}
+
+func openStart(spec string) (n *netcfg.Netns, err error) {
+	if spec == "" {
+		n, err = netcfg.Current()
+	} else {
+		n, err = netcfg.Open(spec)
+	}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, cannotTrace(err)
+	case err != nil:
+		return nil, badUse("%w", err)
+	}
+	return n, nil
+}
+
+// filesOf says which /etc the programs of a namespace see: of a process its own,
+// of a name what "ip netns exec" shows.
+func filesOf(n *netcfg.Netns, spec string) resolv.Files {
+	if pid, ok := strings.CutPrefix(spec, "/proc/"); ok {
+		pid, _, _ = strings.Cut(pid, "/")
+		return resolv.Files{Root: filepath.Join("/proc", pid, "root")}
+	}
+	if enter := n.Enter(); len(enter) == 4 && enter[0] == "ip" {
+		return resolv.Files{Netns: enter[3]}
+	}
+	return resolv.Files{}
+}
+
+// getent asks the C library. That there is no such name is no error.
+func getent(ctx context.Context, n *netcfg.Netns, family int, name string) ([]netip.Addr, error) {
+	database := map[int]string{0: "ahosts", 4: "ahostsv4", 6: "ahostsv6"}[family]
+	argv := append(n.Enter(), "getent", database, name)
+	out, err := netcfg.RunHere(ctx, argv)
+	if code, ok := netcfg.ExitCode(err); ok && code == 2 { // getent(1): not found
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found []netip.Addr
+	for line := range strings.Lines(string(out)) {
+		if words := strings.Fields(line); len(words) > 0 {
+			if a, err := netip.ParseAddr(words[0]); err == nil && !slices.Contains(found, a) {
+				found = append(found, a)
+			}
+		}
+	}
+	return found, nil
 }
 
 // dialIn makes the socket on a thread inside n; once made it stays there. The
 // address of a name server is numeric, so that nothing else is started by it.
-func dialIn(n *netcfg.Netns) func(context.Context, string, string) (net.Conn, error) {
+func dialIn(n *netcfg.Netns) resolv.Dial {
 	return func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 		err = n.Do(func() (err error) {
 			conn, err = new(net.Dialer).DialContext(ctx, network, address)

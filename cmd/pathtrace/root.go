@@ -113,7 +113,7 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 	}
 	o.Clock.lap("")
 	if err := t.Resolve(ctx, o, a.lookup(o)); err != nil {
-		return err
+		return a.tracePath(ctx, o, t, err)
 	}
 	o.Clock.lap("resolve")
 	results, err := a.probeAll(ctx, o, t)
@@ -231,6 +231,11 @@ func (a *app) fail(err error, json bool) {
 	fmt.Fprintln(a.stderr, "pathtrace: "+report.Clean(message))
 	if json {
 		a.out.Reset()
+		var u *UnresolvedError
+		if errors.As(err, &u) {
+			_ = report.UnresolvedJSON(&a.out, id, message, u.Steps, u.Path)
+			return
+		}
 		_ = report.ErrorJSON(&a.out, id, message) // a buffer takes everything
 	}
 }

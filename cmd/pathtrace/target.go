@@ -25,6 +25,7 @@ type Target struct {
 	Path      string       // of a URL whose protocol has a use for it, with its query
 	User      string       // of a URL whose protocol names a user before it asks for a password
 	Addresses []netip.Addr // filled by Resolve, in the resolver's order
+	Lookup    []string     // filled by Resolve: where the addresses came from
 }
 
 // scheme is what the first word of a URL stands for.

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/pathtrace/pathtrace/netcfg/resolv"
 )
 
 func TestParseTarget(t *testing.T) {
@@ -139,35 +140,38 @@ func TestResolve(t *testing.T) {
 	for name, c := range map[string]struct {
 		o       Options
 		found   []netip.Addr
+		steps   []string
 		err     error
-		network string
 		want    []netip.Addr
 		wantErr string
 	}{
-		"all, in order":     {found: []netip.Addr{six, b, a, b}, network: "ip", want: []netip.Addr{six, b, a}},
-		"mapped":            {found: []netip.Addr{netip.MustParseAddr("::ffff:10.0.0.1"), a}, network: "ip", want: []netip.Addr{a}},
-		"of one family":     {o: Options{Family: 4}, found: []netip.Addr{six, a}, network: "ip4", want: []netip.Addr{a}},
-		"none of it":        {o: Options{Family: 6}, found: []netip.Addr{a}, network: "ip6", wantErr: "web does not resolve: no IPv6 address of that name"},
-		"none":              {network: "ip", wantErr: "web does not resolve: no such name"},
-		"not there":         {err: &net.DNSError{IsNotFound: true, Server: "10.0.0.53:53"}, network: "ip", wantErr: "web does not resolve: no such name, asked 10.0.0.53:53"},
-		"no answer":         {err: &net.DNSError{IsTimeout: true, Server: "10.0.0.53:53"}, network: "ip", wantErr: "no answer from the name server, asked 10.0.0.53:53"},
-		"no way to ask":     {err: &net.DNSError{Err: "dial udp 10.0.0.53:53: connect: network is unreachable"}, network: "ip", wantErr: "web does not resolve: dial udp 10.0.0.53:53: connect: network is unreachable"},
-		"too long":          {err: context.DeadlineExceeded, network: "ip", wantErr: "no answer from the name server"},
-		"unknown namespace": {err: badUse("netns \"x\": no such network namespace"), network: "ip", wantErr: "netns \"x\": no such network namespace"},
+		"all, in order":     {found: []netip.Addr{six, b, a, b}, want: []netip.Addr{six, b, a}},
+		"mapped":            {found: []netip.Addr{netip.MustParseAddr("::ffff:10.0.0.1"), a}, want: []netip.Addr{a}},
+		"of one family":     {o: Options{Family: 4}, found: []netip.Addr{six, a}, want: []netip.Addr{a}},
+		"none of it":        {o: Options{Family: 6}, found: []netip.Addr{a}, steps: []string{"one"}, wantErr: "web does not resolve to an IPv6 address: one"},
+		"none":              {steps: []string{"/etc/hosts has no such name", "NXDOMAIN"}, wantErr: "web does not resolve: /etc/hosts has no such name; NXDOMAIN"},
+		"too long":          {err: context.DeadlineExceeded, steps: []string{"no answer"}, wantErr: "web does not resolve: no answer"},
+		"unknown namespace": {err: badUse("netns \"x\": no such network namespace"), wantErr: "netns \"x\": no such network namespace"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			target := Target{Host: "web", Port: 80}
-			err := target.Resolve(t.Context(), c.o, func(_ context.Context, network, host string) ([]netip.Addr, error) {
-				if network != c.network || host != "web" {
-					t.Errorf("looked up %s %s", network, host)
+			err := target.Resolve(t.Context(), c.o, func(_ context.Context, family int, host string) (resolv.Answer, error) {
+				if family != c.o.Family || host != "web" {
+					t.Errorf("looked up %d %s", family, host)
 				}
-				return c.found, c.err
+				return resolv.Answer{Addresses: c.found, Steps: c.steps}, c.err
 			})
 			if c.wantErr == "" && err != nil || c.wantErr != "" && (err == nil || !strings.Contains(err.Error(), c.wantErr)) {
 				t.Errorf("error %v, want %q", err, c.wantErr)
 			}
 			if d := cmp.Diff(c.want, target.Addresses, cmpopts.EquateComparable(netip.Addr{})); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
+			}
+			if err == nil {
+				return
+			}
+			if exit, _, _ := failure(err); exit != exitUsage {
+				t.Errorf("exit %d", exit)
 			}
 		})
 	}
@@ -177,10 +181,10 @@ func TestResolve(t *testing.T) {
 func TestResolveInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	target := Target{Host: "web", Port: 80}
-	err := target.Resolve(ctx, Options{Timeout: time.Second}, func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+	err := target.Resolve(ctx, Options{Timeout: time.Second}, func(ctx context.Context, _ int, _ string) (resolv.Answer, error) {
 		cancel()
 		<-ctx.Done()
-		return nil, &net.DNSError{IsTimeout: true}
+		return resolv.Answer{}, ctx.Err()
 	})
 	if exit, _, _ := failure(err); exit != exitInterrupted {
 		t.Errorf("%v: exit %d", err, exit)

@@ -26,6 +26,7 @@ import (
 // request is one address to probe, and how.
 type request struct {
 	input    string // as the user typed it
+	lookup   []string
 	protocol string // tcp, udp or icmp
 	target   netip.AddrPort
 	netns    string // NAME, PATH or PID; empty: our own
@@ -205,7 +206,7 @@ func newCase(r request, s *spaces, t *tracer.Tracer) evidence.Case {
 		FormatVersion: evidence.FormatVersion, ID: hex.EncodeToString(id[:]),
 		Tool:   thisTool(),
 		Host:   evidence.Host{Hooks: "tracepoint", Missing: t.Missing},
-		Target: evidence.Target{Input: r.input, Address: r.target.Addr().String(), Port: int(r.target.Port()), Protocol: r.protocol},
+		Target: evidence.Target{Input: r.input, Address: r.target.Addr().String(), Port: int(r.target.Port()), Protocol: r.protocol, Lookup: r.lookup},
 		Events: []evidence.Event{}, Unseen: []string{},
 	}
 	c.Host.Name, _ = os.Hostname()
