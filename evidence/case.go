@@ -28,6 +28,15 @@ type Case struct {
 	// Listeners are the processes that listened on the target's TCP port, in
 	// whatever namespace, when the probe was about to leave.
 	Listeners []Process `json:"listeners,omitempty"`
+	// Logs are lines that programs wrote about the exchange: context, never proof.
+	Logs []LogLine `json:"logs,omitempty"`
+}
+
+// LogLine is what a program wrote about the exchange.
+type LogLine struct {
+	Source string    `json:"source"` // a file, or the journal and its unit
+	Time   time.Time `json:"time"`
+	Text   string    `json:"text"` // with what is marked as a secret masked
 }
 
 // OwnNamespace is the [Case.Scope] of a trace that watched no other namespace than the probe's.

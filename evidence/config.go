@@ -26,6 +26,7 @@ type Namespace struct {
 	Traced     bool                   `json:"rules_traced,omitempty"`    // the trace of nftables rules was on while the probe travelled
 	Generation uint32                 `json:"nft_generation,omitempty"`  // when its chains were read
 	Changed    bool                   `json:"ruleset_changed,omitempty"` // another program changed the nft ruleset between the packet and the reading
+	Services   *Section[Service]      `json:"services,omitempty"`        // programs that would serve the port; read where nothing listens on it
 }
 
 // Hook is one function registered with netfilter, in calling order within Family and Hook.
@@ -209,3 +210,26 @@ type Counter struct {
 	Name  string `json:"name"`
 	Delta uint64 `json:"delta"`
 }
+
+// Service is what the host says about a program that would serve the port: facts
+// that were read, without a claim that it is the one that was meant.
+type Service struct {
+	Name  string `json:"name"` // of the unit or program
+	Kind  string `json:"kind"` // unit, pidfile, process or installed
+	State string `json:"state"`
+	PID   int    `json:"pid,omitempty"`
+	Exe   string `json:"exe,omitempty"`
+	File  string `json:"file,omitempty"` // pid file, unit file or script
+	Netns string `json:"netns,omitempty"`
+	// Exit is how the unit's main process ended last: "exited 1" or "killed 9".
+	Exit    string   `json:"exit,omitempty"`
+	Listens []string `json:"listens,omitempty"` // addresses on which the process listens there
+}
+
+// States of a [Service]; a unit's is systemd's own: failed (failed), inactive (dead) …
+const (
+	ServiceGone    = "gone"    // the pid file names a process that does not exist
+	ServiceZombie  = "zombie"  // it has ended, and its parent has not asked for that yet
+	ServiceRunning = "running" // in Netns
+	ServiceIdle    = "idle"    // installed, and no process runs it
+)

@@ -163,6 +163,9 @@ func (p *page) blocks(c *evidence.Case, v verdict.Verdict, verbose int) {
 	for _, s := range v.Proof {
 		p.block("proof", Clean(s))
 	}
+	for _, l := range c.Logs {
+		p.block("log", Clean(l.Source+": "+l.Text))
+	}
 	for i, f := range v.Fixes {
 		if i > 0 && verbose == 0 {
 			p.block("", fmt.Sprintf("another way with -v (%d in all)", len(v.Fixes)))

@@ -11,16 +11,14 @@ import (
 )
 
 func findAppSilent(c *evidence.Case, e *evidence.Event) *Verdict {
-	if e != nil || c.Probe.Outcome != evidence.Silent || !c.Probe.Expected || c.Probe.Unmatched {
+	if e != nil || c.Probe.Outcome != evidence.Silent || !c.Probe.Expected || c.Probe.Unmatched || len(fates(c)) > 0 {
 		return nil
 	}
-	if c.Target.Protocol == "udp" {
-		if v := unreadDatagram(c); v != nil {
-			return v
-		}
+	if v := unreadDatagram(c); v != nil {
+		return v
 	}
 	s := served(c)
-	if s == nil || c.Target.Protocol == "tcp" && s.Kind != evidence.State || ended(c) != nil || len(fates(c)) > 0 {
+	if s == nil || c.Target.Protocol == "tcp" && s.Kind != evidence.State || ended(c) != nil {
 		return nil
 	}
 	n := space(c, s)
@@ -43,32 +41,19 @@ func findAppSilent(c *evidence.Case, e *evidence.Event) *Verdict {
 		return nil
 	}
 	if l := v.Where.Socket; c.Target.Protocol == "tcp" && l.Queue > 0 {
-		v.Proof = append(v.Proof, fmt.Sprintf("%d connections wait to be accepted on %s", l.Queue, l.Local))
+		v.Proof = append(v.Proof, fmt.Sprintf("%d connections wait to be accepted on %s, whose queue takes %d", l.Queue, l.Local, l.Backlog))
 	}
-	holders := listenerAt(n, v) // any of them might have accepted it
-	conn := connectionAt(c, n)
-	switch {
-	case conn == nil:
-	case conn.Inode == 0:
-		v.Proof = append(v.Proof, "no process has accepted our connection")
-	case len(conn.Process) > 0:
-		if !slices.ContainsFunc(conn.Process, func(q evidence.Process) bool { return q.PID == p.PID }) {
-			p = &conn.Process[0]
-			v.Where.Process = p
-		}
-		holders = nil
-		v.Proof = append(v.Proof, fmt.Sprintf("our connection is held by %s (pid %d), with %d bytes that it has not read", p.Comm, p.PID, conn.Queue))
-	}
+	p = accepter(c, s, n, p, v)
 	v.Proof = append(v.Proof, silence(c))
 	how := "said nothing in time"
 	if c.Probe.Received > 0 {
 		how = "began an answer and did not finish it in time"
 	}
-	how = stopped(v, p, holders, how)
-	v.Summary = fmt.Sprintf("%s: %s (pid %d) in %s %s", target(c), v.Where.Process.Comm, v.Where.Process.PID, name(s.Netns), how)
+	mute(c, s, n, p, v, how)
 	return v
 }
 
+// silence is what came back, or that nothing did.
 func silence(c *evidence.Case) string {
 	ms := float64(c.Probe.DurationNS) / 1e6
 	if c.Probe.Received > 0 {
@@ -77,68 +62,57 @@ func silence(c *evidence.Case) string {
 	return fmt.Sprintf("%d bytes were sent, no byte came back in %.0f ms", c.Probe.Sent, ms)
 }
 
-// connectionAt is the server's end of our connection as the sockets of n show it, or nil.
-func connectionAt(c *evidence.Case, n *evidence.Namespace) *evidence.Socket {
-	for i := range n.Sockets.Items {
-		s := &n.Sockets.Items[i]
-		if s.Protocol == "tcp" && s.Remote != "" && (s.State == "ESTABLISHED" || s.State == "CLOSE_WAIT") && s.Local != c.Probe.Local {
-			return s
-		}
-	}
-	return nil
-}
-
-// listenerAt is the socket that v names.
-func listenerAt(n *evidence.Namespace, v *Verdict) *evidence.Socket {
-	for i := range n.Sockets.Items {
-		if s := &n.Sockets.Items[i]; v.Where.Socket != nil && s.Local == v.Where.Socket.Local && (s.State == "LISTEN" || s.Protocol == "udp") {
-			return s
-		}
-	}
-	return nil
-}
-
-// stopped says so where the process that ought to answer is stopped: p itself,
-// or, of the programs that share the listener, the one that is. Else it returns how.
-func stopped(v *Verdict, p *evidence.Process, listener *evidence.Socket, how string) string {
+// mute ends a verdict about a process p that does not answer: with what p does,
+// or, where nobody has taken the connection of s yet and one of the programs
+// that share its listener is stopped, with that one.
+func mute(c *evidence.Case, s *evidence.Event, n *evidence.Namespace, p *evidence.Process, v *Verdict, how string) {
 	candidates := []evidence.Process{*p}
-	if listener != nil {
-		candidates = append(candidates, listener.Process...)
+	if a := accepted(c, s); a == nil || a.Inode == 0 {
+		candidates = append(candidates, holding(n, v)...)
 	}
-	i := slices.IndexFunc(candidates, func(q evidence.Process) bool { return q.State == "T" || q.State == "t" })
-	if i < 0 {
-		return how
-	}
-	q := candidates[i]
-	v.Where.Process = &q
-	if q.State == "t" {
-		v.Proof = append(v.Proof, fmt.Sprintf("%s (pid %d) is stopped by a tracer (state t)", q.Comm, q.PID))
-		return "is stopped by a debugger"
-	}
-	v.Proof = append(v.Proof, fmt.Sprintf("%s (pid %d) is stopped (state T: SIGSTOP, SIGTSTP or a job of a shell)", q.Comm, q.PID))
 	var pids []string
-	for _, o := range candidates {
-		if pid := fmt.Sprint(o.PID); o.State == "T" && !slices.Contains(pids, pid) {
+	for i := range candidates {
+		q := &candidates[i]
+		if !halted(q) {
+			continue
+		}
+		if !halted(p) {
+			p, v.Certainty = q, Inferred // another that shares the socket might have served it
+		}
+		if pid := fmt.Sprint(q.PID); q.State == "T" && !slices.Contains(pids, pid) {
 			pids = append(pids, pid)
 		}
 	}
-	list := strings.Join(pids, " ")
-	v.Fixes = append(v.Fixes, Fix{
-		Summary:  "let " + q.Comm + " run on",
-		Commands: []string{"kill -CONT " + list},
-		Undo:     []string{"kill -STOP " + list},
-	})
-	return "is stopped and " + how
+	v.Where.Process = p
+	is := ""
+	if d := doing(p); d != "" {
+		v.Proof = append(v.Proof, fmt.Sprintf("%s (pid %d) %s", p.Comm, p.PID, d))
+		if halted(p) {
+			is = " is stopped, and"
+		}
+	}
+	if len(pids) > 0 {
+		list := strings.Join(pids, " ")
+		v.Fixes = append(v.Fixes, Fix{Summary: "let " + p.Comm + " run on", Commands: []string{"kill -CONT " + list}, Undo: []string{"kill -STOP " + list}})
+	}
+	v.Summary = fmt.Sprintf("%s: %s (pid %d) in %s%s %s", target(c), p.Comm, p.PID, name(n.Name), is, how)
+}
+
+// holding are the programs that hold the socket which v names.
+func holding(n *evidence.Namespace, v *Verdict) []evidence.Process {
+	for i := range n.Sockets.Items {
+		if s := &n.Sockets.Items[i]; v.Where.Socket != nil && s.Local == v.Where.Socket.Local && (s.State == "LISTEN" || s.Protocol == "udp") {
+			return s.Process
+		}
+	}
+	return nil
 }
 
 // unreadDatagram: our datagram came into the server's namespace, nothing
 // dropped it, and a socket that takes it has bytes that nobody reads.
 func unreadDatagram(c *evidence.Case) *Verdict {
-	if len(fates(c)) > 0 {
-		return nil
-	}
 	last := lastForward(c)
-	if last == nil || last.Kind != evidence.Receive && last.Kind != evidence.RuleVerdict && last.Kind != evidence.HookPassed {
+	if c.Target.Protocol != "udp" || last == nil || last.Kind != evidence.Receive && last.Kind != evidence.RuleVerdict && last.Kind != evidence.HookPassed {
 		return nil
 	}
 	arrived := visitOf(c, last).arrived()
@@ -153,15 +127,14 @@ func unreadDatagram(c *evidence.Case) *Verdict {
 	if s == nil || s.RMem == 0 || len(s.Process) == 0 {
 		return nil
 	}
-	v := &Verdict{Certainty: Inferred, Direction: evidence.Reply, Where: Where{Netns: arrived.Netns}}
+	v := &Verdict{Direction: evidence.Reply, Where: Where{Netns: arrived.Netns}}
 	v.Proof = append(v.Proof, fmt.Sprintf("our datagram came to %s %s, and was neither dropped nor read", name(arrived.Netns), since(c, arrived)))
 	p := setListener(c, arrived, n, v)
 	if p == nil {
 		return nil
 	}
-	v.Certainty = Inferred
+	v.Certainty = Inferred // whose bytes they are is not known
 	v.Proof = append(v.Proof, fmt.Sprintf("the receive buffer of %s holds %d bytes that were not read", s.Local, s.RMem), silence(c))
-	how := stopped(v, p, s, "does not read its datagrams")
-	v.Summary = fmt.Sprintf("%s: %s (pid %d) in %s %s", target(c), v.Where.Process.Comm, v.Where.Process.PID, name(arrived.Netns), how)
+	mute(c, arrived, n, p, v, "does not read its datagrams")
 	return v
 }

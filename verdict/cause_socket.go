@@ -73,6 +73,7 @@ func findNoListener(c *evidence.Case, e *evidence.Event) *Verdict {
 	n := space(c, e)
 	v.Proof = append(v.Proof, fmt.Sprintf("of the %d sockets of %s none listens on %d/%s", len(n.Sockets.Items), name(e.Netns), w.port, w.protocol))
 	v.Summary = fmt.Sprintf("%s: nothing listens on %s/%s in %s%s", target(c), endpoint(w.addr.String(), w.port), w.protocol, name(e.Netns), natted(v))
+	explainServices(n, v)
 	return v
 }
 

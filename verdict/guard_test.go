@@ -170,7 +170,8 @@ func TestNoNamespaceNoCommands(t *testing.T) {
 				t.Errorf("%s: a fix without commands or undo", n.name)
 			}
 			for _, line := range append(slices.Clone(f.Commands), f.Undo...) {
-				if v.Where.File == nil && !strings.HasPrefix(line, "ip netns exec "+v.Where.Netns+" ") { // a file is in no network namespace
+				// a file and a process id are in no network namespace
+				if v.Where.File == nil && !strings.HasPrefix(line, "kill -") && !strings.HasPrefix(line, "ip netns exec "+v.Where.Netns+" ") {
 					t.Errorf("%s: %q does not enter %s", n.name, line, v.Where.Netns)
 				}
 			}

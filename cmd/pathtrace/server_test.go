@@ -94,7 +94,7 @@ var servers = []server{
 func TestRealServers(t *testing.T) {
 	needRoot(t)
 	bin := build(t)
-	two := make(chan struct{}, 2)
+	two := make(chan struct{}, 2) // as for the faults
 	for i, s := range servers {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
@@ -145,9 +145,15 @@ func (s server) try(t *testing.T, bin string, l *lab.Lab) {
 	signal(t, pid, syscall.SIGKILL)
 	<-ended
 	a = trace(t, bin, l, f)
-	if a.Verdict.Cause != "no-listener" || a.exit != 1 {
+	if a.Verdict.Cause != "no-listener" || a.exit != 1 || !strings.Contains(a.proof(), filepath.Base(s.bin)+" ") {
 		t.Errorf("killed: %s, exit %d\n%s", a.Verdict.Cause, a.exit, brief(a))
 	}
+}
+
+func (a *answer) proof() string {
+	var d struct{ Verdict struct{ Proof []string } }
+	_ = json.Unmarshal([]byte(a.raw), &d)
+	return strings.Join(d.Verdict.Proof, "\n")
 }
 
 // brief is the answer without what was seen and read on the way.

@@ -36,7 +36,8 @@ type request struct {
 	timeout  time.Duration
 	send     []byte
 	expect   *regexp.Regexp
-	wait     bool // for a byte, a close or a reset
+	wait     bool   // for a byte, a close or a reset
+	scheme   string // of a URL
 	speech   probe.Speech
 	noTouch  bool
 	numeric  bool // look no names up
@@ -55,6 +56,7 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 
 	w := newWatch(s, r.wait || r.expect != nil || r.speech.Any())
 	w.wraps = r.findWraps(s)
+	w.scheme = r.scheme
 	t, err := tracer.Open(tracer.Options{NetnsName: s.name, Take: w.take})
 	if err != nil {
 		return evidence.Case{}, verdict.Verdict{}, cannotTrace(err)

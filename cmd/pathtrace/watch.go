@@ -25,6 +25,7 @@ type watch struct {
 	base   evidence.Case
 	tracer *tracer.Tracer
 	spaces *spaces
+	scheme string
 	awaits bool // an answer, a close or a reset: that a process has accepted is not the end
 	probe  probe.Sender
 	gather *gatherer
@@ -70,7 +71,43 @@ func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p
 		w.noteQueued()
 	}
 	c = w.assemble(outcome)
-	return c, verdict.Judge(&c), w.tracer.Err()
+	v := verdict.Judge(&c)
+	if w.readServices(ctx, &c, v) {
+		v = verdict.Judge(&c)
+	}
+	w.readLogs(ctx, &c, v)
+	return c, v, w.tracer.Err()
+}
+
+// readLogs reads what the program that is to blame wrote meanwhile.
+func (w *watch) readLogs(ctx context.Context, c *evidence.Case, v verdict.Verdict) {
+	if v.Cause == "reachable" || v.Where.Process == nil || v.Where.Process.PID == 0 {
+		return
+	}
+	q := netcfg.LogQuery{PID: v.Where.Process.PID, From: c.Probe.Started, To: time.Now()}
+	for _, e := range c.Events {
+		if p := e.Packet; p != nil && e.Netns == v.Where.Netns && e.Direction == evidence.Forward && p.Source != "" && !slices.Contains(q.Clients, p.Source) {
+			q.Clients = append(q.Clients, p.Source)
+		}
+	}
+	c.Logs = netcfg.Logs(ctx, q)
+}
+
+// readServices looks what has become of the program that would listen, where nothing does.
+func (w *watch) readServices(ctx context.Context, c *evidence.Case, v verdict.Verdict) bool {
+	n, s := w.spaces.byName[v.Where.Netns], c.Namespace(v.Where.Netns)
+	if v.Cause != "no-listener" || n == nil || s == nil {
+		return false
+	}
+	port := c.Target.Port
+	if v.Where.NAT != nil { // the one that it was translated to
+		if to, err := netip.ParseAddrPort(v.Where.NAT.To); err == nil {
+			port = int(to.Port())
+		}
+	}
+	list := n.Services(ctx, c.Target.Protocol, uint16(port), w.scheme, func(inode uint64) string { return w.spaces.name(uint32(inode)) })
+	s.Services = &list
+	return true
 }
 
 // take keeps a record, and wakes whoever waits for one that may decide.
