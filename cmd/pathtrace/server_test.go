@@ -145,7 +145,7 @@ func (s server) try(t *testing.T, bin string, l *lab.Lab) {
 	signal(t, pid, syscall.SIGKILL)
 	<-ended
 	a = trace(t, bin, l, f)
-	if a.Verdict.Cause != "no-listener" || a.exit != 1 || !strings.Contains(a.proof(), filepath.Base(s.bin)+" ") {
+	if a.Verdict.Cause != "no-listener" || a.exit != 1 || !strings.Contains(a.proof(), filepath.Base(s.bin)) {
 		t.Errorf("killed: %s, exit %d\n%s", a.Verdict.Cause, a.exit, brief(a))
 	}
 }
