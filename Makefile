@@ -48,7 +48,8 @@ demo: need-tools build ## build a lab of namespaces, break it with iptables, and
 
 test: need-tools need-oracle need-servers lint ## install what is missing, run every test that this kernel allows (as root, or through sudo)
 	$(if $(ROOT),$(GO) test ./...)
-	$(ROOT) $(GO) test -count=1 -timeout 25m ./...
+	$(ROOT) $(GO) test -count=1 -timeout 45m ./...
+	@$(GO) test -count=1 -v -run '^TestFaultsAreWellFormed$$' ./internal/lab | sed -n 's/^ *faults_test.go:[0-9]*: /the lab: /p'
 
 pure: need-go ## run the tests that need no root
 	$(GO) test ./...

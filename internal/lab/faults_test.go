@@ -30,6 +30,14 @@ func TestFaultsAreWellFormed(t *testing.T) {
 			t.Errorf("%s: target %q does not fit family %d", f.Name, f.Target(&Lab{}), f.Family)
 		}
 	}
+	causes, controls := map[string]bool{}, 0
+	for _, f := range Faults() {
+		causes[f.Cause] = true
+		if f.Twin != "" {
+			controls++
+		}
+	}
+	t.Logf("%d causes, %d faults, %d controls", len(causes), len(names)-controls, controls) // make test shows it
 	for _, f := range Faults() {
 		if f.Twin != "" && !names[f.Twin] {
 			t.Errorf("%s: its twin %s does not exist", f.Name, f.Twin)

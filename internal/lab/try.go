@@ -21,6 +21,8 @@ type Try struct {
 	To       netip.AddrPort
 	From     netip.AddrPort
 	Mark     int
+	Say      string // "x" when empty; over TCP nothing is said then
+	Hear     bool   // over TCP: an answer is waited for
 	Patience time.Duration
 }
 
@@ -31,6 +33,12 @@ func (l *Lab) Attempt(f Fault, patience time.Duration) error {
 	for i := 0; i+1 < len(f.Args); i++ {
 		var err error
 		switch f.Args[i] {
+		case "-u":
+			t.Protocol = "udp"
+		case "--send":
+			t.Say = f.Args[i+1]
+		case "--expect":
+			t.Hear = true
 		case "--mark":
 			_, err = fmt.Sscan(f.Args[i+1], &t.Mark)
 		case "-s":
@@ -129,7 +137,9 @@ func (t Try) attempt() error {
 		if err == nil && errno != 0 {
 			err = syscall.Errno(errno)
 		}
-		return err
+		if err != nil || !t.Hear {
+			return err
+		}
 	}
 	return t.exchange(fd)
 }
@@ -151,9 +161,9 @@ func (t *Try) await(fd int, events int16) error {
 	}
 }
 
-// exchange sends a datagram or an echo request and waits for the answer.
+// exchange says something, or sends an echo request, and waits for the answer.
 func (t Try) exchange(fd int) error {
-	say, answer, head := []byte("x"), -1, 0
+	say, answer, head := []byte(or(t.Say, "x")), -1, 0
 	if t.Protocol == "icmp" {
 		say, answer, head = []byte{8, 0, 0, 0, 0, 7, 0, 1}, 0, 20
 		binary.BigEndian.PutUint16(say[2:], checksum(0, say))
