@@ -268,7 +268,9 @@ func TestSweep(t *testing.T) {
 		if _, err := os.Lstat("/run/netns/" + prefix(1004) + "-" + string(r)); err == nil {
 			t.Errorf("the namespace of the %s is left", r)
 		}
-		if _, err := os.Lstat("/run/netns/" + alive.Netns(r)); r != Bystander && err != nil {
+	}
+	for _, r := range wired {
+		if _, err := os.Lstat("/run/netns/" + alive.Netns(r)); err != nil {
 			t.Errorf("the %s of a living lab is swept away: %v", r, err)
 		}
 	}
