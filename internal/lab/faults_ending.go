@@ -18,11 +18,11 @@ func behaves(name, cause, summary string, b Behaviour, proof ...string) []Fault 
 // endingFaults are services that end the connection, or leave it without an answer.
 func endingFaults() []Fault {
 	return slices.Concat(
-		behaves("app-exits", "closed-by-app", "the service ends when it has accepted", ExitAtOnce, "the process ended, with exit code 3"),
-		behaves("app-dies", "closed-by-app", "the service is killed when it has accepted", DieAtOnce, "the process was killed by SIGKILL"),
-		behaves("app-resets", "reset-by-app", "the service resets what it has accepted", ResetAtOnce, "SO_LINGER with a time of 0 was set"),
-		behaves("app-stopped", "app-silent", "the service is stopped", Stopped, "ledger (pid", "is stopped by a signal", "no process has accepted the connection"),
-		behaves("app-never-accepts", "app-silent", "the service does not accept", NeverAccept, "sleeps (state S), in the kernel at", "no process has accepted the connection"),
-		behaves("app-mute", "app-silent", "the service accepts and says nothing", Hold, "has accepted the connection"),
+		behaves("ends-by-exit", "closed-by-app", "the service ends when it has accepted", ExitAtOnce, "the process ended, with exit code 3"),
+		behaves("ends-by-signal", "closed-by-app", "the service is killed when it has accepted", DieAtOnce, "the process was killed by SIGKILL"),
+		behaves("ends-by-linger", "reset-by-app", "the service resets what it has accepted", ResetAtOnce, "SO_LINGER with a time of 0 was set"),
+		behaves("stopped", "app-silent", "the service is stopped", Stopped, "ledger (pid", "is stopped by a signal", "no process has accepted the connection"),
+		behaves("never-accepts", "app-silent", "the service does not accept", NeverAccept, "sleeps (state S), in the kernel at", "no process has accepted the connection"),
+		behaves("mute", "app-silent", "the service accepts and says nothing", Hold, "has accepted the connection"),
 	)
 }

@@ -30,7 +30,7 @@ type wrapped struct {
 	args   []string // otherwise: what it is told, and answers if it serves
 }
 
-// echo is what one says to cat.
+// sayHello is what one says to cat, and hears again.
 var sayHello = []string{"--send", "hello", "--expect", "hello"}
 
 var (
