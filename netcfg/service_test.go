@@ -66,7 +66,8 @@ func TestServicesFound(t *testing.T) {
 		"lib/systemd/system/apache2.service": "[Service]\nExecStart=/usr/sbin/apachectl start\n",
 		"etc/init.d/lighttpd":                "DAEMON=/usr/sbin/lighttpd\n",
 		"usr/sbin/vsftpd":                    "", "usr/sbin/nginx": "", "usr/sbin/lighttpd": "", "usr/sbin/dnsmasq": "",
-		"run/nginx.pid": "412\n",
+		"etc/init.d/dnsmasq": "NAME=dnsmasq\nDAEMON=/usr/sbin/$NAME\n",
+		"run/nginx.pid":      "412\n",
 	})
 	zombie := program{evidence.Process{PID: 7, Comm: "vsftpd", State: "Z"}, 0}
 	elsewhere := program{evidence.Process{PID: 9, Comm: "vsftpd", Exe: "/usr/sbin/vsftpd", State: "S"}, 5}

@@ -76,7 +76,7 @@ func (s services) unitFile(name string) (file, exe, pidfile string) {
 	}
 	for line := range strings.Lines(s.read("/etc/init.d/" + name)) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		if value = strings.Trim(value, `"'`); (key == "DAEMON" || key == "EXEC") && strings.HasPrefix(value, "/") {
+		if value = strings.Trim(value, `"'`); (key == "DAEMON" || key == "EXEC") && strings.HasPrefix(value, "/") && !strings.Contains(value, "$") {
 			return "/etc/init.d/" + name, value, pidfile
 		}
 	}
