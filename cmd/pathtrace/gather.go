@@ -68,11 +68,6 @@ func (g *gatherer) addConnection(netns string, s evidence.Socket) {
 	}
 }
 
-// setConnection replaces what was read earlier: a server may have handed the connection on.
-func (g *gatherer) setConnection(netns string, s evidence.Socket) {
-	g.conns[netns] = []evidence.Socket{s}
-}
-
 // events turns records into events; counters are replayed into the rules they belong to.
 func (g *gatherer) events(records []tracer.Record) (events []evidence.Event, unseen []string) {
 	clear(g.counted)
