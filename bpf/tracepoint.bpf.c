@@ -58,6 +58,20 @@ int netif_receive_skb(__u64 *ctx)
 	return 0;
 }
 
+/*
+ * A queue of received packets has been worked off: what the CPU does from here on
+ * it does for nobody's packet. A segment that waits in a socket is freed much later.
+ */
+SEC("tp_btf/napi_poll")
+int napi_poll(__u64 *ctx)
+{
+	struct current_skb *cur = current_skb();
+
+	if (cur)
+		cur->skb = 0;
+	return 0;
+}
+
 SEC("tp_btf/net_dev_queue")
 int net_dev_queue(__u64 *ctx)
 {

@@ -202,6 +202,7 @@ const (
 	TracepointProgInetSockSetState     = "inet_sock_set_state"
 	TracepointProgInventory            = "inventory"
 	TracepointProgKfreeSkb             = "kfree_skb"
+	TracepointProgNapiPoll             = "napi_poll"
 	TracepointProgNeighEventSendDone   = "neigh_event_send_done"
 	TracepointProgNetDevQueue          = "net_dev_queue"
 	TracepointProgNetifReceiveSkb      = "netif_receive_skb"
@@ -283,6 +284,7 @@ type TracepointProgramSpecs struct {
 	InetSockSetState     *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
 	Inventory            *ebpf.ProgramSpec `ebpf:"inventory"`
 	KfreeSkb             *ebpf.ProgramSpec `ebpf:"kfree_skb"`
+	NapiPoll             *ebpf.ProgramSpec `ebpf:"napi_poll"`
 	NeighEventSendDone   *ebpf.ProgramSpec `ebpf:"neigh_event_send_done"`
 	NetDevQueue          *ebpf.ProgramSpec `ebpf:"net_dev_queue"`
 	NetifReceiveSkb      *ebpf.ProgramSpec `ebpf:"netif_receive_skb"`
@@ -419,6 +421,7 @@ type TracepointPrograms struct {
 	InetSockSetState     *ebpf.Program `ebpf:"inet_sock_set_state"`
 	Inventory            *ebpf.Program `ebpf:"inventory"`
 	KfreeSkb             *ebpf.Program `ebpf:"kfree_skb"`
+	NapiPoll             *ebpf.Program `ebpf:"napi_poll"`
 	NeighEventSendDone   *ebpf.Program `ebpf:"neigh_event_send_done"`
 	NetDevQueue          *ebpf.Program `ebpf:"net_dev_queue"`
 	NetifReceiveSkb      *ebpf.Program `ebpf:"netif_receive_skb"`
@@ -445,6 +448,7 @@ func (p *TracepointPrograms) Close() error {
 		p.InetSockSetState,
 		p.Inventory,
 		p.KfreeSkb,
+		p.NapiPoll,
 		p.NeighEventSendDone,
 		p.NetDevQueue,
 		p.NetifReceiveSkb,

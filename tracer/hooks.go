@@ -25,6 +25,7 @@ var hooks = []hook{
 	{"kfree_skb", "2.6.30", true, "where packets are dropped", 2},
 	{"consume_skb", "2.6.30", true, "packets used up without an answer", 1},
 	{"netif_receive_skb", "2.6.37", true, "which device and namespace a packet reached", 1},
+	{"napi_poll", "2.6.32", false, "where the work on a packet ends: routes that others ask for may stand among the probe's", 0},
 	{"net_dev_queue", "2.6.37", true, "which device a packet left by", 1},
 	{"inet_sock_set_state", "4.16", true, "handshakes and closes", 3},
 	{"fib_table_lookup", "4.4", false, "which IPv4 routing tables were asked", 4},
