@@ -14,48 +14,81 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// load makes the maps, then loads the programs, several at a time: most of the
-// time goes to the kernel's verifier, which works on each alone.
+// load makes the maps and loads the programs.
 func load(spec *ebpf.CollectionSpec, types *btf.Cache) (*ebpf.Collection, error) {
-	opts := ebpf.CollectionOptions{Cache: types, Programs: ebpf.ProgramOptions{ExtraRelocationTargets: moduleTypes(types)}}
 	shared := *spec
 	shared.Programs = nil
-	all, err := ebpf.NewCollectionWithOptions(&shared, opts)
+	all, err := ebpf.NewCollectionWithOptions(&shared, ebpf.CollectionOptions{Cache: types})
 	if err != nil {
 		return nil, err
 	}
-	opts.MapReplacements = all.Maps
-	names := slices.Sorted(maps.Keys(spec.Programs))
-	workers := min(runtime.GOMAXPROCS(0), 4)
-	parts := make([]*ebpf.Collection, workers)
-	errs := make([]error, workers)
-	var wg sync.WaitGroup
-	for w := range workers {
-		part := spec.Copy()
-		for i, name := range names {
-			if i%workers != w {
-				delete(part.Programs, name)
-			}
-		}
-		wg.Go(func() { parts[w], errs[w] = ebpf.NewCollectionWithOptions(part, opts) })
-	}
-	wg.Wait()
-	all.Programs = map[string]*ebpf.Program{}
-	for _, part := range parts {
-		if part == nil {
-			continue
-		}
-		for name, prog := range part.Programs {
-			all.Programs[name] = prog
-			delete(part.Programs, name) // it is all's now
-		}
-		part.Close()
-	}
-	if err := errors.Join(errs...); err != nil {
+	loaded, errs := loadPrograms(spec, all.Maps, types)
+	all.Programs = loaded
+	if len(errs) > 0 {
 		all.Close()
-		return nil, err
+		return nil, errors.Join(slices.Collect(maps.Values(errs))...)
 	}
 	return all, nil
+}
+
+// loadPrograms loads the programs of spec on maps that exist, several at a
+// time: most of the time goes to the kernel's verifier, which works on each
+// alone. It returns those that the kernel took, and why it refused the others.
+//
+// The types of a module are decoded together with the kernel's, and in cilium/ebpf
+// v0.22 no lock covers that: each worker has a copy of the modules' types, and
+// programs for functions, which are looked up in the modules, are loaded one by one.
+func loadPrograms(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, types *btf.Cache) (loaded map[string]*ebpf.Program, refused map[string]error) {
+	loaded, refused = map[string]*ebpf.Program{}, map[string]error{}
+	workers := min(runtime.GOMAXPROCS(0), 4)
+	for _, p := range spec.Programs {
+		if p.AttachType == ebpf.AttachTraceFEntry || p.AttachType == ebpf.AttachTraceFExit {
+			workers = 1
+		}
+	}
+	modules := moduleTypes(types)
+	names := make(chan string)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range workers {
+		opts := ebpf.CollectionOptions{Cache: types, MapReplacements: shared}
+		for _, m := range modules {
+			if workers > 1 {
+				m = m.Copy()
+			}
+			opts.Programs.ExtraRelocationTargets = append(opts.Programs.ExtraRelocationTargets, m)
+		}
+		wg.Go(func() {
+			for name := range names {
+				prog, err := loadProgram(spec, name, opts)
+				mu.Lock()
+				if err != nil {
+					refused[name] = err
+				} else {
+					loaded[name] = prog
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
+		names <- name
+	}
+	close(names)
+	wg.Wait()
+	return loaded, refused
+}
+
+func loadProgram(spec *ebpf.CollectionSpec, name string, opts ebpf.CollectionOptions) (*ebpf.Program, error) {
+	one := *spec
+	one.Variables = nil // they live in maps, which are there
+	one.Programs = map[string]*ebpf.ProgramSpec{name: spec.Programs[name].Copy()}
+	coll, err := ebpf.NewCollectionWithOptions(&one, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer coll.Close()
+	return coll.DetachProgram(name), nil
 }
 
 // moduleTypes returns the types of netfilter's modules, where they are modules and loaded.
