@@ -25,6 +25,9 @@ enum kind {
 	KIND_NF_HOOK,	  /* inventory: one registered hook function */
 	KIND_RETRANSMIT,  /* a TCP socket of ours sends a segment again */
 	KIND_WRAP,	  /* a server asks tcp wrappers about a connection of ours: a struct wrap_event; err is the answer */
+	KIND_NFT,	  /* struct nft_event: a rule or a policy of nftables decided */
+	KIND_REQUEST,	  /* a listener was asked for a connection */
+	KIND_ACCEPT,	  /* a process takes a connection */
 };
 
 enum direction { DIR_NONE, DIR_FORWARD, DIR_REPLY };
@@ -50,6 +53,13 @@ enum {
 	EV_COPY = 32,	  /* another buffer still has the same packet: it was flooded, mirrored or captured */
 	EV_OTHERHOST = 64, /* its link address is not the device's, and no bridge or other upper device takes such frames */
 	EV_NESTED = 1,	  /* KIND_NF_HOOK: the NAT core calls it */
+	EV_RESULT = 128,  /* KIND_XTABLES: err is what the table's function returned */
+};
+
+/* Flags of KIND_NFT, in xt_flags. */
+enum {
+	NFT_POLICY = 1, /* no rule ended the base chain's run, its policy did */
+	NFT_UNTOLD = 2, /* which rule gave the verdict was not seen */
 };
 
 struct event {

@@ -275,9 +275,41 @@ struct nft_table {
 	char *name;
 };
 
+/* A chain's rules as the packets meet them, since 5.17: headers with their expressions behind them, in one piece. */
+struct nft_rule_dp {
+	__u64 is_last : 1, dlen : 1, handle : 1; /* of 12 and 42 bits: relocated by name, and clang 14 takes none that leave a byte */
+	unsigned char data[];
+};
+
+struct nft_rule_blob {
+	unsigned long size;
+	unsigned char data[];
+};
+
 struct nft_chain {
+	struct nft_rule_blob *blob_gen_0;
+	struct nft_rule_blob *blob_gen_1;
 	struct nft_table *table;
 	char *name;
+};
+
+struct nft_base_chain {
+	__u8 policy;
+	struct nft_chain chain;
+};
+
+struct nft_verdict {
+	__u32 code;
+	struct nft_chain *chain;
+};
+
+struct nft_regs {
+	struct nft_verdict verdict;
+};
+
+struct nft_pktinfo {
+	struct sk_buff *skb;
+	const struct nf_hook_state *state;
 };
 
 struct xt_table_info {
@@ -295,6 +327,16 @@ struct xt_table {
 
 struct bpf_array {
 	void *pptrs[0];
+};
+
+/* Registers at a kprobe, by architecture; one object serves both. */
+struct pt_regs___x86 {
+	unsigned long di, si, dx, cx, ax, sp;
+};
+
+struct pt_regs___arm64 {
+	unsigned long regs[31];
+	unsigned long sp;
 };
 
 #pragma clang attribute pop

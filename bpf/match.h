@@ -39,6 +39,7 @@ struct skb_info {
 	__u8 pf;
 	__u8 rank;
 	__u32 hook_netns;
+	__u64 sock; /* that it is for, as far as it was seen */
 };
 
 struct {
@@ -212,19 +213,31 @@ __noinline int match_arp(struct packet *p, __u64 l3)
 	return h[7] == 1 ? next_hop(p->t.daddr) : next_hop(p->t.saddr);
 }
 
+static __always_inline __u8 match_buffer(__u64 skb, __u32 protocol, __u64 l3, struct packet *p)
+{
+	p->skb = skb;
+	if (protocol == bpf_htons(ETH_P_ARP))
+		return match_arp(p, l3);
+	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
+		return DIR_NONE;
+	return match_packet(p, l3, protocol);
+}
+
 static __always_inline __u8 match_skb(struct sk_buff *skb, struct packet *p)
 {
-	__u32 protocol;
+	if (!probe.on)
+		return DIR_NONE;
+	return match_buffer((__u64)skb, skb->protocol, (__u64)skb->head + skb->network_header, p);
+}
+
+/* the same for a buffer that the verifier does not know as one */
+static __always_inline __u8 match_address(__u64 address, struct packet *p)
+{
+	struct sk_buff *skb = (void *)address;
 
 	if (!probe.on)
 		return DIR_NONE;
-	protocol = skb->protocol;
-	p->skb = (__u64)skb;
-	if (protocol == bpf_htons(ETH_P_ARP))
-		return match_arp(p, (__u64)skb->head + skb->network_header);
-	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
-		return DIR_NONE;
-	return match_packet(p, (__u64)skb->head + skb->network_header, protocol);
+	return match_buffer(address, BPF_CORE_READ(skb, protocol), (__u64)BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header), p);
 }
 
 #endif

@@ -93,6 +93,7 @@ struct xt_cpu {
 	__u8 hook;
 	__u8 pad;
 	__u32 n;
+	struct packet p;
 	struct block before;
 	struct block now;
 	struct event e;
@@ -237,6 +238,7 @@ static __noinline int counters_finish(void)
 	if (w.failed)
 		c->e.xt_flags |= XT_UNREADABLE;
 	counters_event(c);
+	c->e.flags = 0;
 	return 0;
 }
 

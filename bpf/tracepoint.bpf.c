@@ -94,6 +94,19 @@ static __always_inline void forget(__u64 skb)
 		cur->skb = 0;
 }
 
+/* the socket of a buffer, or the one that was seen to be asked for it */
+static __always_inline struct sock *buffer_sock(struct sk_buff *skb)
+{
+	struct sock *sk = BPF_CORE_READ(skb, sk);
+	__u64 key = (__u64)skb;
+	struct skb_info *si;
+
+	if (sk)
+		return sk;
+	si = bpf_map_lookup_elem(&skbs, &key);
+	return si ? (struct sock *)si->sock : 0;
+}
+
 /*
  * What is done whether or not there was room for an event comes after it: the
  * verifier of 6.1 does not remember that an event was looked at before.
@@ -122,7 +135,7 @@ int kfree_skb(__u64 *ctx)
 			e->flags |= EV_COPY;
 		if (for_other_host(skb))
 			e->flags |= EV_OTHERHOST;
-		event_sock(e, sk ? sk : BPF_CORE_READ(skb, sk));
+		event_sock(e, sk ? sk : buffer_sock(skb));
 		if (!e->netns)
 			e->netns = sock_netns(sk);
 		event_stack(ctx, e);
@@ -320,3 +333,5 @@ int tcp_hash_md5_mismatch(__u64 *ctx) { return packet_on_socket(KIND_MD5, (void 
 
 SEC("tp_btf/udp_fail_queue_rcv_skb")
 int udp_fail_queue_rcv_skb(__u64 *ctx) { return packet_on_socket(KIND_QUEUE_FULL, (void *)ctx[2], (void *)ctx[1], ctx[0]); }
+
+#include "function.h"

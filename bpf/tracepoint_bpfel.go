@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type TracepointCall struct {
+	_ structs.HostLayout
+	A uint64
+	B uint64
+	C uint64
+}
+
 type TracepointCurrentSkb struct {
 	_         structs.HostLayout
 	Skb       uint64
@@ -73,6 +80,50 @@ type TracepointEvent struct {
 	_         [96]byte
 }
 
+type TracepointNftEvent struct {
+	_      structs.HostLayout
+	E      TracepointEvent
+	Table  [256]int8
+	Chain  [256]int8
+	Target [256]int8
+}
+
+type TracepointNftRun struct {
+	_         structs.HostLayout
+	Skb       uint64
+	Netns     uint32
+	Depth     uint32
+	Direction uint8
+	Pf        uint8
+	Hook      uint8
+	Ended     uint8
+	_         [4]byte
+	Base      uint64
+	P         struct {
+		_        structs.HostLayout
+		Skb      uint64
+		T        TracepointTuple
+		Seq      uint32
+		Ack      uint32
+		Length   uint16
+		IpId     uint16
+		FragId   uint32
+		Family   uint8
+		Ttl      uint8
+		TcpFlags uint8
+		IcmpType uint8
+		IcmpCode uint8
+		Fragment uint8
+		More     uint8
+		Quoted   uint8
+	}
+	Levels [32]struct {
+		_     structs.HostLayout
+		Chain uint64
+		Blob  [2]uint64
+	}
+}
+
 type TracepointProbeKey struct {
 	_      structs.HostLayout
 	On     uint32
@@ -94,6 +145,7 @@ type TracepointSkbInfo struct {
 	Pf        uint8
 	Rank      uint8
 	HookNetns uint32
+	Sock      uint64
 }
 
 type TracepointSymbol struct {
@@ -151,7 +203,25 @@ type TracepointXtCpu struct {
 	Hook          uint8
 	Pad           uint8
 	N             uint32
-	Before        struct {
+	P             struct {
+		_        structs.HostLayout
+		Skb      uint64
+		T        TracepointTuple
+		Seq      uint32
+		Ack      uint32
+		Length   uint16
+		IpId     uint16
+		FragId   uint32
+		Family   uint8
+		Ttl      uint8
+		TcpFlags uint8
+		IcmpType uint8
+		IcmpCode uint8
+		Fragment uint8
+		More     uint8
+		Quoted   uint8
+	}
+	Before struct {
 		_        structs.HostLayout
 		Counters [512]uint64
 	}
@@ -183,55 +253,82 @@ type TracepointXtSlot struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	TracepointMapCurrentSkbs           = "current_skbs"
-	TracepointMapEvents                = "events"
-	TracepointMapFlows                 = "flows"
-	TracepointMapNextHops              = "next_hops"
-	TracepointMapSkbs                  = "skbs"
-	TracepointMapSymbols               = "symbols"
-	TracepointMapWrapCalls             = "wrap_calls"
-	TracepointMapXtBlocks              = "xt_blocks"
-	TracepointMapXtCpus                = "xt_cpus"
-	TracepointMapXtHooks               = "xt_hooks"
-	TracepointMapXtSlots               = "xt_slots"
-	TracepointProgArmTable             = "arm_table"
-	TracepointProgConsumeSkb           = "consume_skb"
-	TracepointProgFib6TableLookup      = "fib6_table_lookup"
-	TracepointProgFibTableLookup       = "fib_table_lookup"
-	TracepointProgIcmpSend             = "icmp_send"
-	TracepointProgInetSockSetState     = "inet_sock_set_state"
-	TracepointProgInventory            = "inventory"
-	TracepointProgKfreeSkb             = "kfree_skb"
-	TracepointProgNapiPoll             = "napi_poll"
-	TracepointProgNeighEventSendDone   = "neigh_event_send_done"
-	TracepointProgNetDevQueue          = "net_dev_queue"
-	TracepointProgNetifReceiveSkb      = "netif_receive_skb"
-	TracepointProgObserve              = "observe"
-	TracepointProgSymbolize            = "symbolize"
-	TracepointProgTcpHashMd5Mismatch   = "tcp_hash_md5_mismatch"
-	TracepointProgTcpHashMd5Required   = "tcp_hash_md5_required"
-	TracepointProgTcpHashMd5Unexpected = "tcp_hash_md5_unexpected"
-	TracepointProgTcpReceiveReset      = "tcp_receive_reset"
-	TracepointProgTcpRetransmitSkb     = "tcp_retransmit_skb"
-	TracepointProgTcpSendReset         = "tcp_send_reset"
-	TracepointProgUdpFailQueueRcvSkb   = "udp_fail_queue_rcv_skb"
-	TracepointProgWrapAnswer           = "wrap_answer"
-	TracepointProgWrapAsk              = "wrap_ask"
-	TracepointVarConsumeHasLocation    = "consume_has_location"
-	TracepointVarHasObservers          = "has_observers"
-	TracepointVarKfreeHasReason        = "kfree_has_reason"
-	TracepointVarKfreeHasSock          = "kfree_has_sock"
-	TracepointVarLost                  = "lost"
-	TracepointVarPortsSeen             = "ports_seen"
-	TracepointVarProbe                 = "probe"
-	TracepointVarReading               = "reading"
-	TracepointVarRegAddress            = "reg_address"
-	TracepointVarRegArgument           = "reg_argument"
-	TracepointVarRegResult             = "reg_result"
-	TracepointVarResetHasReason        = "reset_has_reason"
-	TracepointVarUnusedEvent           = "unused_event"
-	TracepointVarUnusedKey             = "unused_key"
-	TracepointVarUnusedWrap            = "unused_wrap"
+	TracepointMapCalls                    = "calls"
+	TracepointMapCurrentSkbs              = "current_skbs"
+	TracepointMapEvents                   = "events"
+	TracepointMapFlows                    = "flows"
+	TracepointMapNextHops                 = "next_hops"
+	TracepointMapNftNew                   = "nft_new"
+	TracepointMapNftRuns                  = "nft_runs"
+	TracepointMapSkbs                     = "skbs"
+	TracepointMapSymbols                  = "symbols"
+	TracepointMapWrapCalls                = "wrap_calls"
+	TracepointMapXtBlocks                 = "xt_blocks"
+	TracepointMapXtCpus                   = "xt_cpus"
+	TracepointMapXtHooks                  = "xt_hooks"
+	TracepointMapXtSlots                  = "xt_slots"
+	TracepointMapXtTables                 = "xt_tables"
+	TracepointProgArmTable                = "arm_table"
+	TracepointProgConsumeSkb              = "consume_skb"
+	TracepointProgFentryIptDoTable        = "fentry_ipt_do_table"
+	TracepointProgFentryNftDoChain        = "fentry_nft_do_chain"
+	TracepointProgFentrySecuritySockGraft = "fentry_security_sock_graft"
+	TracepointProgFentrySkFilterTrimCap   = "fentry_sk_filter_trim_cap"
+	TracepointProgFentryTcpConnRequest    = "fentry_tcp_conn_request"
+	TracepointProgFentryTcpSendReset      = "fentry_tcp_send_reset"
+	TracepointProgFexitIptDoTable         = "fexit_ipt_do_table"
+	TracepointProgFexitNftDoChain         = "fexit_nft_do_chain"
+	TracepointProgFexitNftEval            = "fexit_nft_eval"
+	TracepointProgFib6TableLookup         = "fib6_table_lookup"
+	TracepointProgFibTableLookup          = "fib_table_lookup"
+	TracepointProgIcmpSend                = "icmp_send"
+	TracepointProgInetSockSetState        = "inet_sock_set_state"
+	TracepointProgInventory               = "inventory"
+	TracepointProgKfreeSkb                = "kfree_skb"
+	TracepointProgKprobeIptDoTable        = "kprobe_ipt_do_table"
+	TracepointProgKprobeNftDoChain        = "kprobe_nft_do_chain"
+	TracepointProgKprobeNftEval           = "kprobe_nft_eval"
+	TracepointProgKprobeSecuritySockGraft = "kprobe_security_sock_graft"
+	TracepointProgKprobeSkFilterTrimCap   = "kprobe_sk_filter_trim_cap"
+	TracepointProgKprobeTcpConnRequest    = "kprobe_tcp_conn_request"
+	TracepointProgKprobeTcpSendReset      = "kprobe_tcp_send_reset"
+	TracepointProgKretprobeIptDoTable     = "kretprobe_ipt_do_table"
+	TracepointProgKretprobeNftDoChain     = "kretprobe_nft_do_chain"
+	TracepointProgKretprobeNftEval        = "kretprobe_nft_eval"
+	TracepointProgNapiPoll                = "napi_poll"
+	TracepointProgNeighEventSendDone      = "neigh_event_send_done"
+	TracepointProgNetDevQueue             = "net_dev_queue"
+	TracepointProgNetifReceiveSkb         = "netif_receive_skb"
+	TracepointProgObserve                 = "observe"
+	TracepointProgSymbolize               = "symbolize"
+	TracepointProgTcpHashMd5Mismatch      = "tcp_hash_md5_mismatch"
+	TracepointProgTcpHashMd5Required      = "tcp_hash_md5_required"
+	TracepointProgTcpHashMd5Unexpected    = "tcp_hash_md5_unexpected"
+	TracepointProgTcpReceiveReset         = "tcp_receive_reset"
+	TracepointProgTcpRetransmitSkb        = "tcp_retransmit_skb"
+	TracepointProgTcpSendReset            = "tcp_send_reset"
+	TracepointProgUdpFailQueueRcvSkb      = "udp_fail_queue_rcv_skb"
+	TracepointProgWrapAnswer              = "wrap_answer"
+	TracepointProgWrapAsk                 = "wrap_ask"
+	TracepointVarConsumeHasLocation       = "consume_has_location"
+	TracepointVarHasObservers             = "has_observers"
+	TracepointVarIptTableFirst            = "ipt_table_first"
+	TracepointVarKfreeHasReason           = "kfree_has_reason"
+	TracepointVarKfreeHasSock             = "kfree_has_sock"
+	TracepointVarLost                     = "lost"
+	TracepointVarNftRunning               = "nft_running"
+	TracepointVarPortsSeen                = "ports_seen"
+	TracepointVarProbe                    = "probe"
+	TracepointVarReading                  = "reading"
+	TracepointVarRegAddress               = "reg_address"
+	TracepointVarRegArgument              = "reg_argument"
+	TracepointVarRegResult                = "reg_result"
+	TracepointVarResetHasReason           = "reset_has_reason"
+	TracepointVarReturnPops               = "return_pops"
+	TracepointVarUnusedEvent              = "unused_event"
+	TracepointVarUnusedKey                = "unused_key"
+	TracepointVarUnusedNftEvent           = "unused_nft_event"
+	TracepointVarUnusedWrap               = "unused_wrap"
 )
 
 // LoadTracepoint returns the embedded CollectionSpec for Tracepoint.
@@ -276,39 +373,61 @@ type TracepointSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracepointProgramSpecs struct {
-	ArmTable             *ebpf.ProgramSpec `ebpf:"arm_table"`
-	ConsumeSkb           *ebpf.ProgramSpec `ebpf:"consume_skb"`
-	Fib6TableLookup      *ebpf.ProgramSpec `ebpf:"fib6_table_lookup"`
-	FibTableLookup       *ebpf.ProgramSpec `ebpf:"fib_table_lookup"`
-	IcmpSend             *ebpf.ProgramSpec `ebpf:"icmp_send"`
-	InetSockSetState     *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
-	Inventory            *ebpf.ProgramSpec `ebpf:"inventory"`
-	KfreeSkb             *ebpf.ProgramSpec `ebpf:"kfree_skb"`
-	NapiPoll             *ebpf.ProgramSpec `ebpf:"napi_poll"`
-	NeighEventSendDone   *ebpf.ProgramSpec `ebpf:"neigh_event_send_done"`
-	NetDevQueue          *ebpf.ProgramSpec `ebpf:"net_dev_queue"`
-	NetifReceiveSkb      *ebpf.ProgramSpec `ebpf:"netif_receive_skb"`
-	Observe              *ebpf.ProgramSpec `ebpf:"observe"`
-	Symbolize            *ebpf.ProgramSpec `ebpf:"symbolize"`
-	TcpHashMd5Mismatch   *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_mismatch"`
-	TcpHashMd5Required   *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_required"`
-	TcpHashMd5Unexpected *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_unexpected"`
-	TcpReceiveReset      *ebpf.ProgramSpec `ebpf:"tcp_receive_reset"`
-	TcpRetransmitSkb     *ebpf.ProgramSpec `ebpf:"tcp_retransmit_skb"`
-	TcpSendReset         *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
-	UdpFailQueueRcvSkb   *ebpf.ProgramSpec `ebpf:"udp_fail_queue_rcv_skb"`
-	WrapAnswer           *ebpf.ProgramSpec `ebpf:"wrap_answer"`
-	WrapAsk              *ebpf.ProgramSpec `ebpf:"wrap_ask"`
+	ArmTable                *ebpf.ProgramSpec `ebpf:"arm_table"`
+	ConsumeSkb              *ebpf.ProgramSpec `ebpf:"consume_skb"`
+	FentryIptDoTable        *ebpf.ProgramSpec `ebpf:"fentry_ipt_do_table"`
+	FentryNftDoChain        *ebpf.ProgramSpec `ebpf:"fentry_nft_do_chain"`
+	FentrySecuritySockGraft *ebpf.ProgramSpec `ebpf:"fentry_security_sock_graft"`
+	FentrySkFilterTrimCap   *ebpf.ProgramSpec `ebpf:"fentry_sk_filter_trim_cap"`
+	FentryTcpConnRequest    *ebpf.ProgramSpec `ebpf:"fentry_tcp_conn_request"`
+	FentryTcpSendReset      *ebpf.ProgramSpec `ebpf:"fentry_tcp_send_reset"`
+	FexitIptDoTable         *ebpf.ProgramSpec `ebpf:"fexit_ipt_do_table"`
+	FexitNftDoChain         *ebpf.ProgramSpec `ebpf:"fexit_nft_do_chain"`
+	FexitNftEval            *ebpf.ProgramSpec `ebpf:"fexit_nft_eval"`
+	Fib6TableLookup         *ebpf.ProgramSpec `ebpf:"fib6_table_lookup"`
+	FibTableLookup          *ebpf.ProgramSpec `ebpf:"fib_table_lookup"`
+	IcmpSend                *ebpf.ProgramSpec `ebpf:"icmp_send"`
+	InetSockSetState        *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
+	Inventory               *ebpf.ProgramSpec `ebpf:"inventory"`
+	KfreeSkb                *ebpf.ProgramSpec `ebpf:"kfree_skb"`
+	KprobeIptDoTable        *ebpf.ProgramSpec `ebpf:"kprobe_ipt_do_table"`
+	KprobeNftDoChain        *ebpf.ProgramSpec `ebpf:"kprobe_nft_do_chain"`
+	KprobeNftEval           *ebpf.ProgramSpec `ebpf:"kprobe_nft_eval"`
+	KprobeSecuritySockGraft *ebpf.ProgramSpec `ebpf:"kprobe_security_sock_graft"`
+	KprobeSkFilterTrimCap   *ebpf.ProgramSpec `ebpf:"kprobe_sk_filter_trim_cap"`
+	KprobeTcpConnRequest    *ebpf.ProgramSpec `ebpf:"kprobe_tcp_conn_request"`
+	KprobeTcpSendReset      *ebpf.ProgramSpec `ebpf:"kprobe_tcp_send_reset"`
+	KretprobeIptDoTable     *ebpf.ProgramSpec `ebpf:"kretprobe_ipt_do_table"`
+	KretprobeNftDoChain     *ebpf.ProgramSpec `ebpf:"kretprobe_nft_do_chain"`
+	KretprobeNftEval        *ebpf.ProgramSpec `ebpf:"kretprobe_nft_eval"`
+	NapiPoll                *ebpf.ProgramSpec `ebpf:"napi_poll"`
+	NeighEventSendDone      *ebpf.ProgramSpec `ebpf:"neigh_event_send_done"`
+	NetDevQueue             *ebpf.ProgramSpec `ebpf:"net_dev_queue"`
+	NetifReceiveSkb         *ebpf.ProgramSpec `ebpf:"netif_receive_skb"`
+	Observe                 *ebpf.ProgramSpec `ebpf:"observe"`
+	Symbolize               *ebpf.ProgramSpec `ebpf:"symbolize"`
+	TcpHashMd5Mismatch      *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_mismatch"`
+	TcpHashMd5Required      *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_required"`
+	TcpHashMd5Unexpected    *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_unexpected"`
+	TcpReceiveReset         *ebpf.ProgramSpec `ebpf:"tcp_receive_reset"`
+	TcpRetransmitSkb        *ebpf.ProgramSpec `ebpf:"tcp_retransmit_skb"`
+	TcpSendReset            *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
+	UdpFailQueueRcvSkb      *ebpf.ProgramSpec `ebpf:"udp_fail_queue_rcv_skb"`
+	WrapAnswer              *ebpf.ProgramSpec `ebpf:"wrap_answer"`
+	WrapAsk                 *ebpf.ProgramSpec `ebpf:"wrap_ask"`
 }
 
 // TracepointMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracepointMapSpecs struct {
+	Calls       *ebpf.MapSpec `ebpf:"calls"`
 	CurrentSkbs *ebpf.MapSpec `ebpf:"current_skbs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
 	NextHops    *ebpf.MapSpec `ebpf:"next_hops"`
+	NftNew      *ebpf.MapSpec `ebpf:"nft_new"`
+	NftRuns     *ebpf.MapSpec `ebpf:"nft_runs"`
 	Skbs        *ebpf.MapSpec `ebpf:"skbs"`
 	Symbols     *ebpf.MapSpec `ebpf:"symbols"`
 	WrapCalls   *ebpf.MapSpec `ebpf:"wrap_calls"`
@@ -316,6 +435,7 @@ type TracepointMapSpecs struct {
 	XtCpus      *ebpf.MapSpec `ebpf:"xt_cpus"`
 	XtHooks     *ebpf.MapSpec `ebpf:"xt_hooks"`
 	XtSlots     *ebpf.MapSpec `ebpf:"xt_slots"`
+	XtTables    *ebpf.MapSpec `ebpf:"xt_tables"`
 }
 
 // TracepointVariableSpecs contains global variables before they are loaded into the kernel.
@@ -324,9 +444,11 @@ type TracepointMapSpecs struct {
 type TracepointVariableSpecs struct {
 	ConsumeHasLocation *ebpf.VariableSpec `ebpf:"consume_has_location"`
 	HasObservers       *ebpf.VariableSpec `ebpf:"has_observers"`
+	IptTableFirst      *ebpf.VariableSpec `ebpf:"ipt_table_first"`
 	KfreeHasReason     *ebpf.VariableSpec `ebpf:"kfree_has_reason"`
 	KfreeHasSock       *ebpf.VariableSpec `ebpf:"kfree_has_sock"`
 	Lost               *ebpf.VariableSpec `ebpf:"lost"`
+	NftRunning         *ebpf.VariableSpec `ebpf:"nft_running"`
 	PortsSeen          *ebpf.VariableSpec `ebpf:"ports_seen"`
 	Probe              *ebpf.VariableSpec `ebpf:"probe"`
 	Reading            *ebpf.VariableSpec `ebpf:"reading"`
@@ -334,8 +456,10 @@ type TracepointVariableSpecs struct {
 	RegArgument        *ebpf.VariableSpec `ebpf:"reg_argument"`
 	RegResult          *ebpf.VariableSpec `ebpf:"reg_result"`
 	ResetHasReason     *ebpf.VariableSpec `ebpf:"reset_has_reason"`
+	ReturnPops         *ebpf.VariableSpec `ebpf:"return_pops"`
 	UnusedEvent        *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedKey          *ebpf.VariableSpec `ebpf:"unused_key"`
+	UnusedNftEvent     *ebpf.VariableSpec `ebpf:"unused_nft_event"`
 	UnusedWrap         *ebpf.VariableSpec `ebpf:"unused_wrap"`
 }
 
@@ -359,10 +483,13 @@ func (o *TracepointObjects) Close() error {
 //
 // It can be passed to LoadTracepointObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracepointMaps struct {
+	Calls       *ebpf.Map `ebpf:"calls"`
 	CurrentSkbs *ebpf.Map `ebpf:"current_skbs"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Flows       *ebpf.Map `ebpf:"flows"`
 	NextHops    *ebpf.Map `ebpf:"next_hops"`
+	NftNew      *ebpf.Map `ebpf:"nft_new"`
+	NftRuns     *ebpf.Map `ebpf:"nft_runs"`
 	Skbs        *ebpf.Map `ebpf:"skbs"`
 	Symbols     *ebpf.Map `ebpf:"symbols"`
 	WrapCalls   *ebpf.Map `ebpf:"wrap_calls"`
@@ -370,14 +497,18 @@ type TracepointMaps struct {
 	XtCpus      *ebpf.Map `ebpf:"xt_cpus"`
 	XtHooks     *ebpf.Map `ebpf:"xt_hooks"`
 	XtSlots     *ebpf.Map `ebpf:"xt_slots"`
+	XtTables    *ebpf.Map `ebpf:"xt_tables"`
 }
 
 func (m *TracepointMaps) Close() error {
 	return _TracepointClose(
+		m.Calls,
 		m.CurrentSkbs,
 		m.Events,
 		m.Flows,
 		m.NextHops,
+		m.NftNew,
+		m.NftRuns,
 		m.Skbs,
 		m.Symbols,
 		m.WrapCalls,
@@ -385,6 +516,7 @@ func (m *TracepointMaps) Close() error {
 		m.XtCpus,
 		m.XtHooks,
 		m.XtSlots,
+		m.XtTables,
 	)
 }
 
@@ -394,9 +526,11 @@ func (m *TracepointMaps) Close() error {
 type TracepointVariables struct {
 	ConsumeHasLocation *ebpf.Variable `ebpf:"consume_has_location"`
 	HasObservers       *ebpf.Variable `ebpf:"has_observers"`
+	IptTableFirst      *ebpf.Variable `ebpf:"ipt_table_first"`
 	KfreeHasReason     *ebpf.Variable `ebpf:"kfree_has_reason"`
 	KfreeHasSock       *ebpf.Variable `ebpf:"kfree_has_sock"`
 	Lost               *ebpf.Variable `ebpf:"lost"`
+	NftRunning         *ebpf.Variable `ebpf:"nft_running"`
 	PortsSeen          *ebpf.Variable `ebpf:"ports_seen"`
 	Probe              *ebpf.Variable `ebpf:"probe"`
 	Reading            *ebpf.Variable `ebpf:"reading"`
@@ -404,8 +538,10 @@ type TracepointVariables struct {
 	RegArgument        *ebpf.Variable `ebpf:"reg_argument"`
 	RegResult          *ebpf.Variable `ebpf:"reg_result"`
 	ResetHasReason     *ebpf.Variable `ebpf:"reset_has_reason"`
+	ReturnPops         *ebpf.Variable `ebpf:"return_pops"`
 	UnusedEvent        *ebpf.Variable `ebpf:"unused_event"`
 	UnusedKey          *ebpf.Variable `ebpf:"unused_key"`
+	UnusedNftEvent     *ebpf.Variable `ebpf:"unused_nft_event"`
 	UnusedWrap         *ebpf.Variable `ebpf:"unused_wrap"`
 }
 
@@ -413,41 +549,79 @@ type TracepointVariables struct {
 //
 // It can be passed to LoadTracepointObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracepointPrograms struct {
-	ArmTable             *ebpf.Program `ebpf:"arm_table"`
-	ConsumeSkb           *ebpf.Program `ebpf:"consume_skb"`
-	Fib6TableLookup      *ebpf.Program `ebpf:"fib6_table_lookup"`
-	FibTableLookup       *ebpf.Program `ebpf:"fib_table_lookup"`
-	IcmpSend             *ebpf.Program `ebpf:"icmp_send"`
-	InetSockSetState     *ebpf.Program `ebpf:"inet_sock_set_state"`
-	Inventory            *ebpf.Program `ebpf:"inventory"`
-	KfreeSkb             *ebpf.Program `ebpf:"kfree_skb"`
-	NapiPoll             *ebpf.Program `ebpf:"napi_poll"`
-	NeighEventSendDone   *ebpf.Program `ebpf:"neigh_event_send_done"`
-	NetDevQueue          *ebpf.Program `ebpf:"net_dev_queue"`
-	NetifReceiveSkb      *ebpf.Program `ebpf:"netif_receive_skb"`
-	Observe              *ebpf.Program `ebpf:"observe"`
-	Symbolize            *ebpf.Program `ebpf:"symbolize"`
-	TcpHashMd5Mismatch   *ebpf.Program `ebpf:"tcp_hash_md5_mismatch"`
-	TcpHashMd5Required   *ebpf.Program `ebpf:"tcp_hash_md5_required"`
-	TcpHashMd5Unexpected *ebpf.Program `ebpf:"tcp_hash_md5_unexpected"`
-	TcpReceiveReset      *ebpf.Program `ebpf:"tcp_receive_reset"`
-	TcpRetransmitSkb     *ebpf.Program `ebpf:"tcp_retransmit_skb"`
-	TcpSendReset         *ebpf.Program `ebpf:"tcp_send_reset"`
-	UdpFailQueueRcvSkb   *ebpf.Program `ebpf:"udp_fail_queue_rcv_skb"`
-	WrapAnswer           *ebpf.Program `ebpf:"wrap_answer"`
-	WrapAsk              *ebpf.Program `ebpf:"wrap_ask"`
+	ArmTable                *ebpf.Program `ebpf:"arm_table"`
+	ConsumeSkb              *ebpf.Program `ebpf:"consume_skb"`
+	FentryIptDoTable        *ebpf.Program `ebpf:"fentry_ipt_do_table"`
+	FentryNftDoChain        *ebpf.Program `ebpf:"fentry_nft_do_chain"`
+	FentrySecuritySockGraft *ebpf.Program `ebpf:"fentry_security_sock_graft"`
+	FentrySkFilterTrimCap   *ebpf.Program `ebpf:"fentry_sk_filter_trim_cap"`
+	FentryTcpConnRequest    *ebpf.Program `ebpf:"fentry_tcp_conn_request"`
+	FentryTcpSendReset      *ebpf.Program `ebpf:"fentry_tcp_send_reset"`
+	FexitIptDoTable         *ebpf.Program `ebpf:"fexit_ipt_do_table"`
+	FexitNftDoChain         *ebpf.Program `ebpf:"fexit_nft_do_chain"`
+	FexitNftEval            *ebpf.Program `ebpf:"fexit_nft_eval"`
+	Fib6TableLookup         *ebpf.Program `ebpf:"fib6_table_lookup"`
+	FibTableLookup          *ebpf.Program `ebpf:"fib_table_lookup"`
+	IcmpSend                *ebpf.Program `ebpf:"icmp_send"`
+	InetSockSetState        *ebpf.Program `ebpf:"inet_sock_set_state"`
+	Inventory               *ebpf.Program `ebpf:"inventory"`
+	KfreeSkb                *ebpf.Program `ebpf:"kfree_skb"`
+	KprobeIptDoTable        *ebpf.Program `ebpf:"kprobe_ipt_do_table"`
+	KprobeNftDoChain        *ebpf.Program `ebpf:"kprobe_nft_do_chain"`
+	KprobeNftEval           *ebpf.Program `ebpf:"kprobe_nft_eval"`
+	KprobeSecuritySockGraft *ebpf.Program `ebpf:"kprobe_security_sock_graft"`
+	KprobeSkFilterTrimCap   *ebpf.Program `ebpf:"kprobe_sk_filter_trim_cap"`
+	KprobeTcpConnRequest    *ebpf.Program `ebpf:"kprobe_tcp_conn_request"`
+	KprobeTcpSendReset      *ebpf.Program `ebpf:"kprobe_tcp_send_reset"`
+	KretprobeIptDoTable     *ebpf.Program `ebpf:"kretprobe_ipt_do_table"`
+	KretprobeNftDoChain     *ebpf.Program `ebpf:"kretprobe_nft_do_chain"`
+	KretprobeNftEval        *ebpf.Program `ebpf:"kretprobe_nft_eval"`
+	NapiPoll                *ebpf.Program `ebpf:"napi_poll"`
+	NeighEventSendDone      *ebpf.Program `ebpf:"neigh_event_send_done"`
+	NetDevQueue             *ebpf.Program `ebpf:"net_dev_queue"`
+	NetifReceiveSkb         *ebpf.Program `ebpf:"netif_receive_skb"`
+	Observe                 *ebpf.Program `ebpf:"observe"`
+	Symbolize               *ebpf.Program `ebpf:"symbolize"`
+	TcpHashMd5Mismatch      *ebpf.Program `ebpf:"tcp_hash_md5_mismatch"`
+	TcpHashMd5Required      *ebpf.Program `ebpf:"tcp_hash_md5_required"`
+	TcpHashMd5Unexpected    *ebpf.Program `ebpf:"tcp_hash_md5_unexpected"`
+	TcpReceiveReset         *ebpf.Program `ebpf:"tcp_receive_reset"`
+	TcpRetransmitSkb        *ebpf.Program `ebpf:"tcp_retransmit_skb"`
+	TcpSendReset            *ebpf.Program `ebpf:"tcp_send_reset"`
+	UdpFailQueueRcvSkb      *ebpf.Program `ebpf:"udp_fail_queue_rcv_skb"`
+	WrapAnswer              *ebpf.Program `ebpf:"wrap_answer"`
+	WrapAsk                 *ebpf.Program `ebpf:"wrap_ask"`
 }
 
 func (p *TracepointPrograms) Close() error {
 	return _TracepointClose(
 		p.ArmTable,
 		p.ConsumeSkb,
+		p.FentryIptDoTable,
+		p.FentryNftDoChain,
+		p.FentrySecuritySockGraft,
+		p.FentrySkFilterTrimCap,
+		p.FentryTcpConnRequest,
+		p.FentryTcpSendReset,
+		p.FexitIptDoTable,
+		p.FexitNftDoChain,
+		p.FexitNftEval,
 		p.Fib6TableLookup,
 		p.FibTableLookup,
 		p.IcmpSend,
 		p.InetSockSetState,
 		p.Inventory,
 		p.KfreeSkb,
+		p.KprobeIptDoTable,
+		p.KprobeNftDoChain,
+		p.KprobeNftEval,
+		p.KprobeSecuritySockGraft,
+		p.KprobeSkFilterTrimCap,
+		p.KprobeTcpConnRequest,
+		p.KprobeTcpSendReset,
+		p.KretprobeIptDoTable,
+		p.KretprobeNftDoChain,
+		p.KretprobeNftEval,
 		p.NapiPoll,
 		p.NeighEventSendDone,
 		p.NetDevQueue,

@@ -64,6 +64,14 @@ type Host struct {
 	Kernel  string   `json:"kernel"`  // uname -r
 	Hooks   string   `json:"hooks"`   // fentry, kprobe or tracepoint
 	Missing []string `json:"missing"` // hooks and abilities this kernel or user lacks, each with the reason
+	// Facts are those that functions of the kernel told, and by which hooks; all others come from tracepoints.
+	Facts []HookFact `json:"facts,omitempty"`
+}
+
+// HookFact says by which family of hooks a fact of a trace was told.
+type HookFact struct {
+	Fact string `json:"fact"`
+	By   string `json:"by"` // fentry or kprobe
 }
 
 // Target is where the probe was to go.

@@ -20,6 +20,8 @@ const (
 	NeighborEvt Kind = "neighbor"     // a next hop's link address was asked for, or was not found
 	MD5         Kind = "md5"          // a TCP-MD5/AO check failed
 	Retransmit  Kind = "retransmit"   // a TCP socket sends a segment again (tcp_retransmit_skb)
+	Request     Kind = "request"      // a listener was asked for a connection (tcp_conn_request); its queues as the kernel found them
+	Accept      Kind = "accept"       // a process takes the connection (security_sock_graft)
 	QueueFull   Kind = "receive-full" // a UDP socket had no room (udp_fail_queue_rcv_skb)
 	WrapCall    Kind = "libwrap"      // a server asked tcp wrappers about our connection (uprobes on hosts_access and refuse)
 )

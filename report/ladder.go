@@ -96,7 +96,7 @@ func stations(c *evidence.Case, v verdict.Verdict) []line {
 func byTime(a, b line) int { return cmp.Compare(a.at, b.at) }
 
 func (l *ladder) add(e *evidence.Event, r rank, station, text, mark string) {
-	if e.Direction == evidence.Reply && e.Kind != evidence.State && !strings.HasPrefix(text, "← ") {
+	if e.Direction == evidence.Reply && e.Kind != evidence.State && e.Kind != evidence.Accept && !strings.HasPrefix(text, "← ") {
 		text = "← " + text
 	}
 	l.lines = append(l.lines, line{at: e.At, where: place(e.Netns), station: station, text: text, mark: mark, rank: r})
@@ -125,6 +125,8 @@ func (l *ladder) event(e *evidence.Event) {
 		l.state(e)
 	case evidence.Retransmit:
 		l.retransmit(e, class)
+	case evidence.Accept:
+		l.add(e, socket, "socket", "accepted by "+task(e), "")
 	case evidence.ResetSent, evidence.ResetGot, evidence.ICMPSent, evidence.NeighborEvt, evidence.MD5, evidence.QueueFull, evidence.WrapCall:
 		l.answer(e)
 	}

@@ -113,7 +113,7 @@ func TestSchemaKnowsEveryKey(t *testing.T) {
 var enums = map[string]string{
 	"hook": "INPUT", "direction": "reply", "kind": "drop", "verdict": "drop", "backend": "nft", "family": "ip", "outcome": "refused", "errno": "EPERM",
 	"answer": "rst", "reply": "ok", "protocol": "tcp", "hooks": "kprobe", "cause": "no-route", "certainty": "observed", "type": "nft",
-	"scope": "netns", "port_state": "blocking",
+	"scope": "netns", "port_state": "blocking", "by": "kprobe",
 }
 
 func fill(v reflect.Value, name string) {

@@ -37,6 +37,9 @@ const (
 	kindNFHook
 	kindRetransmit
 	kindWrap
+	kindNFT
+	kindRequest
+	kindAccept
 )
 
 // protoARP stands for ARP where an IP protocol is expected, bpf/packet.h.
@@ -52,6 +55,7 @@ const (
 	evAborts    = 16
 	evCopy      = 32
 	evOtherHost = 64
+	evResult    = 128 // of kindXTables
 )
 
 const (
@@ -141,7 +145,8 @@ var kinds = map[uint8]evidence.Kind{
 	kindHook: evidence.HookPassed, kindRoute: evidence.Route, kindState: evidence.State, kindResetSent: evidence.ResetSent,
 	kindResetGot: evidence.ResetGot, kindICMPSent: evidence.ICMPSent, kindNeighbor: evidence.NeighborEvt,
 	kindMD5: evidence.MD5, kindQueueFull: evidence.QueueFull, kindRetransmit: evidence.Retransmit,
-	kindWrap: evidence.WrapCall,
+	kindWrap:    evidence.WrapCall,
+	kindRequest: evidence.Request, kindAccept: evidence.Accept, kindNFT: evidence.RuleVerdict,
 }
 
 // event decodes one sample; At stays in nanoseconds of CLOCK_MONOTONIC.

@@ -5,6 +5,7 @@ package tracer
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -77,8 +78,12 @@ func tracepointArgs(spec *btf.Spec, name string) (int, error) {
 }
 
 // fit removes from spec what this kernel has not got, and tells the programs which arguments it passes.
-func fit(spec *ebpf.CollectionSpec, kernel *btf.Spec) ([]missingHook, error) {
-	var missing []missingHook
+// gaps tells, by name, which of the optional arguments are there.
+func fit(spec *ebpf.CollectionSpec, types *btf.Cache) (missing []missingHook, gaps map[string]bool, err error) {
+	kernel, err := types.Kernel()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the kernel's type information: %w", err)
+	}
 	for _, h := range hooks {
 		n, err := tracepointArgs(kernel, h.Name)
 		switch {
@@ -92,7 +97,7 @@ func fit(spec *ebpf.CollectionSpec, kernel *btf.Spec) ([]missingHook, error) {
 			continue
 		}
 		if h.Needed {
-			return nil, fmt.Errorf("needed hook: %s", missing[len(missing)-1])
+			return nil, nil, fmt.Errorf("needed hook: %s", missing[len(missing)-1])
 		}
 		delete(spec.Programs, h.Name)
 	}
@@ -102,18 +107,21 @@ func fit(spec *ebpf.CollectionSpec, kernel *btf.Spec) ([]missingHook, error) {
 		delete(spec.Programs, progObserve)
 	}
 	args := func(name string) int { n, _ := tracepointArgs(kernel, name); return n }
-	for name, has := range map[string]bool{
+	gaps = map[string]bool{
 		"kfree_has_reason":     args("kfree_skb") >= 3,
 		"kfree_has_sock":       args("kfree_skb") >= 4,
 		"reset_has_reason":     args("tcp_send_reset") >= 3,
 		"consume_has_location": args("consume_skb") >= 2,
 		"has_observers":        observers,
-	} {
+		"ipt_table_first":      tableFirst(types),
+		"return_pops":          runtime.GOARCH == "amd64",
+	}
+	for name, has := range gaps {
 		if err := spec.Variables[name].Set(has); err != nil {
-			return nil, fmt.Errorf("set %s: %w", name, err)
+			return nil, nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	return missing, nil
+	return missing, gaps, nil
 }
 
 // hookNamed returns the table's entry for a program, if it is a tracepoint.

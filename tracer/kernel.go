@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -38,15 +39,15 @@ func Survey() []Ability {
 	for _, tier := range []struct {
 		name string
 		try  func() error
-	}{{"fentry hooks", tryFentry}, {"kprobe hooks", tryKprobe}} {
+	}{{Fentry + hooksOf, tryFentry}, {Kprobe + hooksOf, tryKprobe}} {
 		out = append(out, trial(Ability{
-			Name: tier.name, Lost: "nothing that is used yet: every verdict comes from tracepoints",
+			Name: tier.name, Lost: "exact firewall rules where nothing may be added to the ruleset, and those of iptables-legacy before Linux 6.4",
 			Remedy: "a kernel with CONFIG_KPROBES and CONFIG_FTRACE that no lockdown or policy restricts",
 		}, tier.try))
 	}
-	t, err := Open(Options{NetnsName: func(uint32) string { return "" }, Take: func(Record) {}})
+	t, err := Open(Options{Hooks: Tracepoint, NetnsName: func(uint32) string { return "" }, Take: func(Record) {}})
 	out = append(out, trial(Ability{
-		Name: "tracepoint hooks", Needed: true, Lost: "everything", Remedy: "root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+		Name: Tracepoint + hooksOf, Needed: true, Lost: "everything", Remedy: "root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
 	}, func() error { return err }))
 	if err != nil {
 		return out
@@ -58,6 +59,18 @@ func Survey() []Ability {
 		out = append(out, Ability{Name: name, Why: why, Lost: lost, Remedy: "a newer kernel"})
 	}
 	return append(out, t.surveyNamespace()...)
+}
+
+const hooksOf = " hooks" // behind the name of a family, an ability
+
+// Best returns the family of hooks that [Auto] takes, by what [Survey] found.
+func Best(found []Ability) string {
+	for _, family := range []string{Fentry, Kprobe} {
+		if slices.ContainsFunc(found, func(a Ability) bool { return a.Name == family+hooksOf && a.Works }) {
+			return family
+		}
+	}
+	return Tracepoint
 }
 
 // trial fills an ability in by trying it.

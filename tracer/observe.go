@@ -25,9 +25,10 @@ type rankKey struct {
 
 // xtSlot is an x_tables table whose counters are read.
 type xtSlot struct {
-	family int
-	table  string
-	blocks *ebpf.Map
+	family  int
+	table   string
+	address uint64    // struct xt_table
+	blocks  *ebpf.Map // nil while it is looked up
 }
 
 // Observe puts observers between the netfilter functions of one IP version in
@@ -199,10 +200,9 @@ func (t *Tracer) slot(h nfHook) (slot uint32, why string, err error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	slot = uint32(len(t.slots))
 	table, slots := t.coll.Maps["xt_blocks"], t.coll.Maps["xt_slots"]
-	if slot >= slots.MaxEntries() {
-		return 0, fmt.Sprintf("more than %d tables", slots.MaxEntries()), nil
+	if slot, err = t.freeSlot(h, slots.MaxEntries()); err != nil {
+		return 0, err.Error(), nil
 	}
 	version := uint64(4)
 	if h.pf == pfIPv6 {
@@ -223,7 +223,7 @@ func (t *Tracer) slot(h nfHook) (slot uint32, why string, err error) {
 	if err != nil {
 		return 0, "", fmt.Errorf("make room for its counters: %w", err)
 	}
-	t.slots = append(t.slots, &xtSlot{family: int(version), table: h.Table, blocks: m})
+	t.slots[slot].blocks = m
 	if err := table.Put(slot, m); err != nil {
 		return 0, "", err
 	}
@@ -233,6 +233,27 @@ func (t *Tracer) slot(h nfHook) (slot uint32, why string, err error) {
 		return 0, "it was replaced while it was looked at", nil
 	}
 	return slot, "", nil
+}
+
+// freeSlot finds the slot of a table that was looked up before, perhaps with other rules, or takes a new one. t.mu is held.
+func (t *Tracer) freeSlot(h nfHook, most uint32) (uint32, error) {
+	for i, s := range t.slots {
+		if s.address != h.priv {
+			continue
+		}
+		err := errors.Join(t.coll.Maps["xt_blocks"].Delete(uint32(i)), s.blocks.Close())
+		s.blocks = nil
+		return uint32(i), err
+	}
+	if uint32(len(t.slots)) >= most {
+		return 0, fmt.Errorf("more than %d tables", most)
+	}
+	version := 4
+	if h.pf == pfIPv6 {
+		version = 6
+	}
+	t.slots = append(t.slots, &xtSlot{family: version, table: h.Table, address: h.priv})
+	return uint32(len(t.slots) - 1), nil
 }
 
 // TableChanged reports whether the table that c was counted in has been
@@ -281,6 +302,9 @@ func (t *Tracer) counters(s *sample) *Counters {
 		c.Family, c.Table = t.slots[s.Table].family, t.slots[s.Table].table
 	}
 	t.mu.Unlock()
+	if s.Flags&evResult != 0 {
+		c.Result = verdictName(s.Err)
+	}
 	switch f := s.XtFlags; {
 	case c.Table == "":
 		c.Trouble = "an unknown table"

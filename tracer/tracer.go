@@ -36,6 +36,7 @@ type Counters struct {
 	Family  int            // 4 or 6
 	Table   string
 	Moved   map[int]uint64 // by index of the entry in the table's blob
+	Result  string         // what the table's function made of the packet: accept, drop, queue …; empty when that was not seen
 	Trouble string         // why the counters cannot be trusted; empty when they can
 
 	slot uint32
@@ -45,6 +46,7 @@ type Counters struct {
 type Record struct {
 	Event    evidence.Event
 	Counters *Counters
+	Unseen   string // what of the packet could not be told; the rest is empty then
 }
 
 // Options of [Open].
@@ -53,6 +55,8 @@ type Options struct {
 	NetnsName func(inode uint32) string
 	// Ring is the size of the ring buffer in bytes, a power of two and a multiple of the page size; 0: 1 MiB.
 	Ring uint32
+	// Hooks is how functions are hooked: auto (the best that works, also ""), fentry, kprobe, or tracepoint for not at all.
+	Hooks string
 	// Take is given what is seen, as it comes, from goroutines of the tracer. It must not block.
 	Take func(Record)
 }
@@ -62,6 +66,7 @@ type Tracer struct {
 	Missing []string // hooks this kernel lacks, each with the reason and what is lost
 
 	coll        *ebpf.Collection
+	tier        tier
 	types       *btf.Cache
 	wraps       *ebpf.CollectionSpec // programs for libwrap
 	manyUprobes bool
@@ -86,7 +91,8 @@ type Tracer struct {
 // ErrNoObservers says that the kernel has no BPF netfilter programs (since Linux 6.4).
 var ErrNoObservers = errors.New("this kernel has no BPF netfilter programs (they came with Linux 6.4)")
 
-// Open loads and attaches the tracepoint tier. The caller needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
+// Open loads and attaches the programs: those of tracepoints, and on top those of functions as far as Options.Hooks asks.
+// The error wraps [ErrTier] when the family of hooks that was asked for does not work. The caller needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
 func Open(o Options) (*Tracer, error) {
 	types := btf.NewCache()
 	kernel, err := types.Kernel()
@@ -97,7 +103,7 @@ func Open(o Options) (*Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse the programs: %w", err)
 	}
-	missing, err := fit(spec, kernel)
+	missing, gaps, err := fit(spec, types)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +111,8 @@ func Open(o Options) (*Tracer, error) {
 		return nil, err
 	}
 	wraps := wrapPrograms(spec)
+	inFunctions := *spec
+	inFunctions.Programs = functionPrograms(spec)
 	if o.Ring != 0 {
 		spec.Maps["events"].MaxEntries = o.Ring
 	}
@@ -112,12 +120,10 @@ func Open(o Options) (*Tracer, error) {
 	for _, m := range missing {
 		t.Missing = append(t.Missing, m.String())
 	}
-	if spec.Programs[progObserve] == nil {
-		t.Missing = append(t.Missing, "netfilter observers: "+ErrNoObservers.Error()+": not seen: legacy iptables rules, drops by netfilter functions that are no rules")
-	}
 	if t.coll, err = load(spec, types); err != nil {
 		return nil, fmt.Errorf("load the programs: %w", err)
 	}
+	t.tier = tier{name: Tracepoint, spec: &inFunctions, types: types}
 	t.dec = decoder{
 		drops:   loadReasons(kernel, "skb_drop_reason", "SKB_DROP_REASON_", "SKB_"),
 		resets:  loadReasons(kernel, "sk_rst_reason", "SK_RST_REASON_"),
@@ -127,6 +133,16 @@ func Open(o Options) (*Tracer, error) {
 	if err := t.attach(); err != nil {
 		t.Close()
 		return nil, err
+	}
+	if o.Hooks != Tracepoint {
+		if err := t.hookFunctions(o.Hooks, gaps); err != nil {
+			t.Close()
+			return nil, err
+		}
+	}
+	t.Missing = append(t.Missing, t.tier.told...)
+	if t.coll.Programs[progObserve] == nil && !(t.SeesTables(4) && t.SeesTables(6)) {
+		t.Missing = append(t.Missing, "netfilter observers: "+ErrNoObservers.Error()+": not seen: legacy iptables rules, drops by netfilter functions that are no rules")
 	}
 	return t, nil
 }
@@ -274,6 +290,12 @@ func (t *Tracer) record(raw []byte) error {
 		t.inventory = append(t.inventory, newNFHook(&s))
 		t.mu.Unlock()
 		return nil
+	case kindNFT:
+		r, err := t.dec.rule(&s, raw)
+		if err == nil {
+			t.take(r)
+		}
+		return err
 	case kindXTables:
 		t.take(Record{Counters: t.counters(&s)})
 		return nil
@@ -308,6 +330,9 @@ func (t *Tracer) Close() error {
 	ended := make([]error, len(t.links))
 	for i, l := range t.links { // at once: each waits for the kernel's readers
 		wg.Go(func() { ended[i] = l.Close() })
+	}
+	for _, p := range t.tier.progs {
+		errs = append(errs, p.Close())
 	}
 	for _, s := range t.slots {
 		errs = append(errs, s.blocks.Close())

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/netcfg/resolv"
+	"github.com/pathtrace/pathtrace/tracer"
 	"github.com/pathtrace/pathtrace/verdict"
 )
 
@@ -175,7 +176,7 @@ func TestJSON(t *testing.T) {
 		"flag":        {[]string{"web:80", "--json", "--no-such"}, nil, 2, "usage", ""},
 		"flag first":  {[]string{"--no-such", "--json", "web:80"}, nil, 2, "usage", ""},
 		"cannot":      {[]string{"--json", "web:80"}, &TraceError{Code: "no-btf", Message: "no BTF"}, 4, "no-btf", ""},
-		"no hooks":    {[]string{"--json", "--hooks", "fentry", "web:80"}, nil, 4, "hooks", ""},
+		"no hooks":    {[]string{"--json", "--hooks", "fentry", "web:80"}, noTier("fentry", tracer.ErrTier), 4, "hooks", ""},
 		"interrupted": {[]string{"--json", "web:80"}, context.Canceled, 1, "", "rp-filter"},
 	} {
 		f := newFake(seen(), found("rp-filter", verdict.Observed), c.err)

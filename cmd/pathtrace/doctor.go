@@ -80,8 +80,9 @@ func newDoctorCmd(a *app) *cobra.Command {
 func examine() health {
 	h := health{
 		FormatVersion: evidence.FormatVersion, Tool: thisTool(), Lockdown: tracer.Lockdown(), User: os.Geteuid(),
-		Hooks: "tracepoint", Abilities: tracer.Survey(),
+		Abilities: tracer.Survey(),
 	}
+	h.Hooks = tracer.Best(h.Abilities)
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		h.Kernel = unix.ByteSliceToString(u.Release[:])

@@ -68,7 +68,7 @@ func (f *flags) groups() []flagGroup {
 	talk.word(&f.expect, "expect", "", "REGEX", "", "what the answer must match")
 
 	watch := group("How the kernel is watched")
-	watch.word(&f.hooks, "hooks", "", "auto|tracepoint", "auto", "which kernel hooks")
+	watch.word(&f.hooks, "hooks", "", "auto|fentry|kprobe|tracepoint", "auto", "which kernel hooks")
 	watch.word(&f.scope, "scope", "", "host|netns", "host", "all namespaces of this host, or the probe's alone")
 	watch.BoolVar(&f.noTouch, "no-touch", false, "add not even a temporary trace rule")
 

@@ -73,6 +73,12 @@ func (g *gatherer) events(records []tracer.Record) (events []evidence.Event, uns
 	clear(g.counted)
 	events = []evidence.Event{}
 	for _, r := range records {
+		if r.Unseen != "" {
+			if !slices.Contains(unseen, r.Unseen) {
+				unseen = append(unseen, r.Unseen)
+			}
+			continue
+		}
 		if r.Counters == nil {
 			events = append(events, r.Event)
 			continue
@@ -143,7 +149,18 @@ func (g *gatherer) replay(c *tracer.Counters) ([]evidence.RuleStep, error) {
 	if g.tracer.TableChanged(c) {
 		return nil, fmt.Errorf("the table was replaced before it was read")
 	}
-	return t.Replay(c.Event.Hook, func(i int) uint64 { return c.Moved[i] })
+	steps, err := t.Replay(c.Event.Hook, func(i int) uint64 { return c.Moved[i] })
+	if err != nil || c.Result == "" {
+		return steps, err
+	}
+	switch last := &steps[len(steps)-1]; last.Verdict {
+	case c.Result:
+	case "":
+		last.Verdict = c.Result
+	default:
+		return nil, fmt.Errorf("the rules that counted lead to %s, but the table said %s", last.Verdict, c.Result)
+	}
+	return steps, nil
 }
 
 // namespaces reads the configuration of every namespace that the events name.

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pathtrace/pathtrace/tracer"
 )
 
 // Options are the flags of the main job, checked.
@@ -29,7 +31,7 @@ type Options struct {
 	Send    []byte         // nil: say nothing
 	Expect  *regexp.Regexp // nil: nothing need be heard
 
-	Hooks   string // auto or tracepoint
+	Hooks   string // auto, fentry, kprobe or tracepoint
 	OwnOnly bool   // watch only the probe's own namespace
 	NoTouch bool   // add no trace rule
 
@@ -135,9 +137,9 @@ func (f *flags) wait(o *Options) error {
 	return nil
 }
 
-// choices are the words that flags take. Those of --hooks that no kernel tier stands behind yet are known, but not offered.
+// choices are the words that flags take.
 var choices = map[string][]string{
-	"hooks": {"auto", "tracepoint"},
+	"hooks": {tracer.Auto, tracer.Fentry, tracer.Kprobe, tracer.Tracepoint},
 	"scope": {"host", "netns"},
 	"color": {"auto", "always", "never"},
 }
@@ -150,10 +152,6 @@ func choose(flag, s string) error {
 }
 
 func (f *flags) kernel(*Options) error {
-	if f.hooks == "fentry" || f.hooks == "kprobe" {
-		return &TraceError{Code: "hooks", Message: fmt.Sprintf("--hooks %s is not available in this version", f.hooks),
-			Help: "--hooks tracepoint works on every kernel that pathtrace runs on"}
-	}
 	if err := choose("hooks", string(f.hooks)); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,7 @@ type request struct {
 	wait     bool   // for a byte, a close or a reset
 	scheme   string // of a URL
 	speech   probe.Speech
+	hooks    string // auto, fentry, kprobe or tracepoint
 	noTouch  bool
 	numeric  bool // look no names up
 	ownOnly  bool // watch only the probe's own namespace
@@ -57,7 +59,10 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 	w := newWatch(s, r.wait || r.expect != nil || r.speech.Any())
 	w.wraps = r.findWraps(s)
 	w.scheme = r.scheme
-	t, err := tracer.Open(tracer.Options{NetnsName: s.name, Take: w.take})
+	t, err := tracer.Open(tracer.Options{Hooks: r.hooks, NetnsName: s.name, Take: w.take})
+	if errors.Is(err, tracer.ErrTier) {
+		return evidence.Case{}, verdict.Verdict{}, noTier(r.hooks, err)
+	}
 	if err != nil {
 		return evidence.Case{}, verdict.Verdict{}, cannotTrace(err)
 	}
@@ -93,6 +98,12 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 		clock.lap("the way beyond this host")
 	}
 	return c, v, ctx.Err()
+}
+
+// noTier says that the hooks that were asked for do not work, and why, in one line.
+func noTier(hooks string, err error) error {
+	why, _, _ := strings.Cut(err.Error(), "\n")
+	return &TraceError{Code: "hooks", Message: fmt.Sprintf("--hooks %s: %s", hooks, why), Help: "--hooks auto takes the best that works"}
 }
 
 // number is the protocol's, as in an IP header.
@@ -184,12 +195,24 @@ func (r request) arm(t *tracer.Tracer, s *spaces, key tracer.Key) (unseen []stri
 func armOne(t *tracer.Tracer, n *netcfg.Netns, key tracer.Key, version int, noTouch bool) (traced bool, unseen []string, err error) {
 	inode := uint32(n.Inode)
 	err = n.Do(func() error {
-		if noTouch {
+		switch {
+		case t.SeesRules():
+		case noTouch:
 			unseen = append(unseen, "nftables rules: not traced (--no-touch)")
-		} else if err := t.TraceRules(inode, key); err != nil {
-			unseen = append(unseen, fmt.Sprintf("nftables rules: not traced: %v", err))
-		} else {
-			traced = true
+		default:
+			if err := t.TraceRules(inode, key); err != nil {
+				unseen = append(unseen, fmt.Sprintf("nftables rules: not traced: %v", err))
+			} else {
+				traced = true
+			}
+		}
+		if t.SeesTables(version) {
+			why, err := t.WatchTables(inode, version)
+			unseen = append(unseen, why...)
+			if err != nil {
+				unseen = append(unseen, fmt.Sprintf("rules of iptables-legacy: not read: %v", err))
+			}
+			return nil
 		}
 		why, err := t.Observe(inode, version)
 		unseen = append(unseen, why...)
@@ -207,7 +230,7 @@ func newCase(r request, s *spaces, t *tracer.Tracer) evidence.Case {
 	c := evidence.Case{
 		FormatVersion: evidence.FormatVersion, ID: hex.EncodeToString(id[:]),
 		Tool:   thisTool(),
-		Host:   evidence.Host{Hooks: "tracepoint", Missing: t.Missing},
+		Host:   evidence.Host{Hooks: t.Family(), Missing: t.Missing, Facts: t.Facts()},
 		Target: evidence.Target{Input: r.input, Address: r.target.Addr().String(), Port: int(r.target.Port()), Protocol: r.protocol, Lookup: r.lookup},
 		Events: []evidence.Event{}, Unseen: []string{},
 	}
