@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build generate check-generated demo test pure lint fuzz install clean vagrant need-go need-tools need-oracle need-servers need-clang
+.PHONY: help build generate check-generated demo test pure vm-test vm-build vm-short lint fuzz install clean vagrant need-go need-tools need-oracle need-servers need-vm need-clang
 
 # Go is often not in the PATH that sudo or su gives to root.
 GO ?= $(or $(shell command -v go),$(firstword $(wildcard /usr/local/go/bin/go /usr/lib/go/bin/go /snap/bin/go \
@@ -53,6 +53,29 @@ test: need-tools need-oracle need-servers lint ## install what is missing, run e
 
 pure: need-go ## run the tests that need no root
 	$(GO) test ./...
+
+# What runs on another kernel is built here: a compiler takes minutes in a machine without KVM.
+KERNEL ?= 6.12
+VM = dist/vm/run -k $(KERNEL) -t $(VMTIME) -m 2048 --
+VMTIME ?= 90m
+VMPACKAGES = tracer netcfg probe internal/lab cmd/pathtrace
+# Modules come first: functions of those that come later are not hooked.
+VMMODULES = nf_tables nft_reject_inet nft_ct nft_nat nft_compat ip_tables ip6_tables iptable_filter iptable_nat iptable_mangle iptable_raw \
+	iptable_security ip6table_filter ipt_REJECT xt_multiport xt_tcpudp xt_mark nf_conntrack nf_conntrack_netlink veth bridge tcp_diag udp_diag
+
+vm-build: need-go need-vm
+	mkdir -p dist/vm
+	$(GO) build -o dist/vm/run ./internal/vm
+	$(GO) build -trimpath -o dist/vm/pathtrace ./cmd/pathtrace
+	for p in $(VMPACKAGES); do $(GO) test -c -o dist/vm/$$(basename $$p).test ./$$p; done
+
+vm-test: vm-build ## run the tests that need root on a Debian kernel under QEMU (KERNEL=6.1 or 6.12), with each family of hooks
+	PATHTRACE="$(CURDIR)/dist/vm/pathtrace" $(ROOT) $(VM) sh internal/vm/ring.sh "$(VMMODULES)" "$(VMPACKAGES)" fentry kprobe tracepoint
+
+vm-short: vm-build
+	for k in 6.1 6.12; do \
+		PATHTRACE="$(CURDIR)/dist/vm/pathtrace" $(ROOT) dist/vm/run -k $$k -t 8m -m 2048 -- sh internal/vm/ring.sh "$(VMMODULES)" short fentry kprobe; \
+	done
 
 lint: need-go
 	$(GO) vet ./...
@@ -109,6 +132,10 @@ need-servers:
 			apt-get -qq install -y --no-upgrade --no-install-recommends libevent-2.1-7 libbsd0 libtirpc3 libwrap0; \
 			dir=$$(mktemp -d); cd $$dir; apt-get -qq download openbsd-inetd 2>/dev/null; dpkg-deb -x openbsd-inetd_*.deb "$$unpacked"; cd /; rm -rf "$$dir"; \
 		fi' sh "$$missing" "$$inetd" "$(UNPACKED)"
+
+# QEMU and Debian's kernels, fetched by name: no KVM is needed.
+need-vm:
+	$(call apt,qemu-system-x86_64:qemu-system-x86 depmod:kmod xz:xz-utils)
 
 # The real libwrap, which our reading of hosts.allow and hosts.deny is held against.
 need-oracle:

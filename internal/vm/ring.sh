@@ -1,0 +1,29 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Inside the guest: ring.sh MODULES PACKAGES FAMILY... runs the tests that were built outside, with each family of
+# hooks. PACKAGES "short" is the few that show that both families name the right rule.
+set -u
+modules=$1 packages=$2
+shift 2
+for m in $modules; do
+	modprobe -q "$m" || echo "no module $m on $VM_KERNEL"
+done
+dist=$PWD/dist/vm
+failed=
+one() { # PACKAGE TEST-FLAGS...
+	p=$1
+	shift
+	(cd "$p" && "$dist/$(basename "$p").test" -test.timeout 60m "$@") || failed="$failed $p($PATHTRACE_HOOKS)"
+}
+for PATHTRACE_HOOKS in "$@"; do
+	export PATHTRACE_HOOKS
+	echo "== $VM_KERNEL, $PATHTRACE_HOOKS"
+	if [ "$packages" = short ]; then
+		one cmd/pathtrace -test.v -test.run '^TestRandomRulesets$'
+		continue
+	fi
+	for p in $packages; do
+		one "$p"
+	done
+done
+[ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
