@@ -342,12 +342,19 @@ func trace(t *testing.T, bin string, l *lab.Lab, f lab.Fault) *answer {
 }
 
 func arguments(l *lab.Lab, f lab.Fault) []string {
-	return slices.Concat([]string{"--json", "--netns", l.Netns(lab.Client)}, f.Arguments(l))
+	args := []string{"--json", "--netns", l.Netns(lab.Client)}
+	if hooks := os.Getenv("PATHTRACE_HOOKS"); hooks != "" {
+		args = append(args, "--hooks", hooks)
+	}
+	return slices.Concat(args, f.Arguments(l))
 }
 
-// build compiles the program as its users do.
+// build compiles the program as its users do. PATHTRACE names one that was built elsewhere.
 func build(t *testing.T) string {
 	t.Helper()
+	if bin := os.Getenv("PATHTRACE"); bin != "" {
+		return bin
+	}
 	bin := filepath.Join(t.TempDir(), "pathtrace")
 	cmd := exec.Command("go", "build", "-o", bin, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
