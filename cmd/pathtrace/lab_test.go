@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,10 +25,6 @@ import (
 
 // The services of a lab are this test binary, started again; that comes before any TestMain.
 func init() { lab.Helper() }
-
-// quiet is held for reading by each trace and for writing by each snapshot: a trace watches every
-// namespace of the host, so what it needs for that is for a while in the other labs too.
-var quiet sync.RWMutex
 
 // patience is how long one trace may take; the slowest wait six seconds for a neighbour.
 const patience = 60 * time.Second
@@ -327,9 +322,7 @@ func trace(t *testing.T, bin string, l *lab.Lab, f lab.Fault) *answer {
 		defer cgroup.Close()
 		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
 	}
-	quiet.RLock()
 	err = cmd.Run()
-	quiet.RUnlock()
 	var status *exec.ExitError
 	if err != nil && !errors.As(err, &status) {
 		t.Fatal(err)
@@ -394,8 +387,6 @@ func startLab(t *testing.T, f lab.Fault, n int) *lab.Lab {
 
 func snapshot(t *testing.T, l *lab.Lab) string {
 	t.Helper()
-	quiet.Lock()
-	defer quiet.Unlock()
 	s, err := l.Snapshot()
 	if err != nil {
 		t.Fatal(err)

@@ -61,9 +61,7 @@ func TestNames(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), bin, append([]string{"--json", "--netns", l.Netns(lab.Client), "-w", "1s"}, args...)...)
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		quiet.RLock()
 		err := cmd.Run()
-		quiet.RUnlock()
 		var status *exec.ExitError
 		if err != nil && !errors.As(err, &status) {
 			t.Fatal(err)
