@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package redact
+
+import (
+	"net/netip"
+	"reflect"
+	"strings"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// words of the kernel and of ours: fixed sets that a verdict is judged from.
+// They hold no address, and a host that is called like one of them must not change them.
+var fixed = words(`Case.FormatVersion Case.ID Tool.Version Tool.Commit Host.Kernel Host.Hooks Target.Protocol
+	CgroupProgram.Attach Probe.Outcome Probe.Errno Probe.Syscall
+	Event.Kind Event.Direction Event.Hook Event.Reason Event.Function Event.Stack Event.SKB
+	Packet.Protocol Packet.Flags RuleStep.Backend RuleStep.Family RuleStep.Verdict RouteLookup.Errno
+	StateChange.Old StateChange.New EventSocket.State Hook.Family Hook.Hook Hook.Function Hook.Type Hook.NFFamily
+	Link.Kind Link.State Link.Flags Address.Scope Address.Flags RouteItem.Type RouteItem.Protocol RouteItem.Scope RouteItem.Flags
+	IPRule.Action Lookup.Errno Lookup.Type Neighbor.State Socket.Protocol Socket.State Process.State
+	Chain.Backend Chain.Family Chain.Type Chain.Hook Chain.Policy Flow.Protocol Flow.State Sysctl.Value Counter.Name
+	Verdict.Cause Verdict.Certainty Verdict.Direction Where.Hook Where.Function Where.Reason Rule.Backend Rule.Family NeighborRef.State`)
+
+// Each replaces every string below v, which is a pointer, except words of
+// fixed sets. Keys of maps stay.
+func Each(v any, f func(string) string) { each(reflect.ValueOf(v), "", f) }
+
+func each(v reflect.Value, name string, f func(string) string) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			each(v.Elem(), name, f)
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			each(v.Index(i), name, f)
+		}
+	case reflect.Struct:
+		t := v.Type()
+		for i := range t.NumField() {
+			if t.Field(i).IsExported() {
+				each(v.Field(i), t.Name()+"."+t.Field(i).Name, f)
+			}
+		}
+	case reflect.String:
+		if v.CanSet() && !fixed[name] {
+			v.SetString(f(v.String()))
+		}
+	}
+}
+
+// Names returns the names of hosts and users that a case gives away by where
+// they stand: the host's own, the target's, and a user in a URL.
+func Names(c *evidence.Case) Known {
+	k := Known{Hosts: []string{c.Host.Name}}
+	s := c.Target.Input
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		s = rest
+		s, _, _ = strings.Cut(s, "/")
+	}
+	if i := strings.LastIndexByte(s, '@'); i >= 0 {
+		user, _, _ := strings.Cut(s[:i], ":")
+		k.Users = append(k.Users, user)
+		s = s[i+1:]
+	}
+	s, _, _ = strings.Cut(s, " ")
+	if i := strings.LastIndexByte(s, ':'); i >= 0 && strings.Count(s, ":") == 1 {
+		s = s[:i]
+	}
+	if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err != nil && !strings.ContainsAny(s, "[]:") {
+		k.Hosts = append(k.Hosts, s)
+	}
+	return k
+}
+
+// Input substitutes what the user typed as the target. Of a URL only scheme, user, host and port stay.
+func (r *Redactor) Input(s string) string {
+	if scheme, rest, ok := strings.Cut(s, "://"); ok {
+		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+			rest = rest[:i] + "/"
+		}
+		s = scheme + "://" + rest
+	}
+	return r.Text(s)
+}
