@@ -27,6 +27,10 @@ func ReadCase(r io.Reader) (evidence.Case, error) {
 	if len(data) > MaxCase {
 		return evidence.Case{}, fmt.Errorf("not a case: larger than %d MiB", MaxCase>>20)
 	}
+	return parseCase(data)
+}
+
+func parseCase(data []byte) (evidence.Case, error) {
 	// Other tools put a byte order mark before JSON; ours does not.
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if err := identify(data); err != nil {

@@ -8,8 +8,8 @@ import "github.com/spf13/pflag"
 type flags struct {
 	ipv4, ipv6, numeric, udp                        bool
 	source, port, device, mark, netns, pid, timeout word
-	send, expect, hooks, scope, color               word
-	noTouch, json, quiet, timing                    bool
+	send, expect, hooks, scope, color, bundle       word
+	noTouch, json, quiet, timing, redact            bool
 	verbose                                         int
 }
 
@@ -73,6 +73,8 @@ func (f *flags) groups() []flagGroup {
 	watch.BoolVar(&f.noTouch, "no-touch", false, "add not even a temporary trace rule")
 
 	out := f.output()
+	out.word(&f.bundle, "output", "o", "FILE", "", "write the evidence into this archive, FILE.zip")
+	out.BoolVar(&f.redact, "redact", false, "the same substitute for the same address, name and user everywhere")
 	out.BoolVar(&f.timing, "timing", false, "where our own time went, on stderr and in the JSON")
 	out.Bool("version", false, "which pathtrace this is")
 	out.BoolP("help", "h", false, "this text")

@@ -19,6 +19,6 @@ func traceJob(ctx context.Context, o Options, t Target, progress io.Writer) (evi
 		source: netip.AddrPortFrom(o.Source, o.SourcePort), device: o.Device, mark: o.Mark, timeout: o.Timeout,
 		send: o.Send, expect: o.Expect, wait: o.Send != nil || o.Expect != nil, scheme: t.Scheme, speech: t.speech(), hooks: o.Hooks, noTouch: o.NoTouch, numeric: o.Numeric, ownOnly: o.OwnOnly,
 	}
-	fmt.Fprintf(progress, "pathtrace: probing %s, at most %s\n", r.target, o.Timeout)
+	defer slowly(progress, fmt.Sprintf("probing %s, at most %s", r.target, o.Timeout))()
 	return r.run(ctx, o.Clock)
 }

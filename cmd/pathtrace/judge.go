@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/report"
 )
 
@@ -18,13 +20,13 @@ import (
 func newJudgeCmd(a *app) *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
-		Use:   "judge [flags] CASE.json|-",
-		Short: "the verdict again, from what --json printed: on any machine, without root",
-		Example: "  sudo pathtrace --json 10.0.0.5:80 >case.json\n" +
-			"  pathtrace judge case.json",
+		Use:   "judge [flags] BUNDLE|CASE.json|-",
+		Short: "the verdict again, from a bundle or what --json printed: on any machine, without root",
+		Example: "  sudo pathtrace -o case.zip 10.0.0.5:80\n" +
+			"  pathtrace judge case.zip",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return badUse("judge takes one file, as --json printed it; - is standard input")
+				return badUse("judge takes one file, a bundle or what --json printed; - is standard input")
 			}
 			return nil
 		},
@@ -41,33 +43,53 @@ func newJudgeCmd(a *app) *cobra.Command {
 }
 
 func (a *app) judgeFile(o Options, name string) error {
-	in := a.stdin
-	if name != "-" {
-		file, err := os.Open(name)
-		if err != nil {
-			return noCase(err)
-		}
-		defer file.Close()
-		in = file
-	}
-	return a.judgeFrom(o, name, in)
-}
-
-func (a *app) judgeFrom(o Options, name string, in io.Reader) error {
-	if name == "-" {
-		name = "standard input"
-	}
-	c, err := report.ReadCase(in)
-	var path *fs.PathError
-	switch {
-	case errors.As(err, &path):
-		return noCase(err)
-	case err != nil:
-		return noCase(fmt.Errorf("%s: %w", name, err))
+	c, err := a.openCase(name)
+	if err != nil {
+		return err
 	}
 	v := a.judge(&c)
 	a.code = exitCode(v)
 	return a.print(c, v, o, nil)
+}
+
+// openCase reads the case of a bundle, or of what --json printed; - is standard input.
+func (a *app) openCase(name string) (evidence.Case, error) {
+	if name == "-" {
+		return readCase("standard input", a.stdin, nil)
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return evidence.Case{}, noCase(err)
+	}
+	defer file.Close()
+	return readCase(name, file, file)
+}
+
+// readCase reads from in; archive is the same where it can be read at any place.
+func readCase(name string, in io.Reader, archive *os.File) (evidence.Case, error) {
+	buffered := bufio.NewReader(in)
+	head, _ := buffered.Peek(4) // an error shows again below
+	var c evidence.Case
+	var err error
+	switch {
+	case report.IsBundle(head) && archive == nil:
+		err = errors.New("a bundle cannot be read from a pipe: name the file")
+	case report.IsBundle(head):
+		var info fs.FileInfo
+		if info, err = archive.Stat(); err == nil {
+			c, err = report.ReadBundle(archive, info.Size())
+		}
+	default:
+		c, err = report.ReadCase(buffered)
+	}
+	var path *fs.PathError
+	switch {
+	case errors.As(err, &path):
+		return c, noCase(err)
+	case err != nil:
+		return c, noCase(fmt.Errorf("%s: %w", name, err))
+	}
+	return c, nil
 }
 
 func noCase(err error) error { return &UsageError{Code: "case", Err: err} }

@@ -35,6 +35,9 @@ type Options struct {
 	OwnOnly bool   // watch only the probe's own namespace
 	NoTouch bool   // add no trace rule
 
+	Bundle string // where to write the evidence; empty: nowhere
+	Redact bool
+
 	JSON    bool
 	Quiet   bool
 	Verbose int
@@ -51,9 +54,9 @@ const maxSend = 1 << 20
 func (f *flags) options(a *app) (Options, error) {
 	o := Options{
 		UDP: f.udp, Numeric: f.numeric, OwnOnly: f.scope == "netns", NoTouch: f.noTouch, Hooks: string(f.hooks),
-		JSON: f.json, Quiet: f.quiet, Verbose: f.verbose, Timing: f.timing, Clock: &stopwatch{},
+		Bundle: string(f.bundle), Redact: f.redact, JSON: f.json, Quiet: f.quiet, Verbose: f.verbose, Timing: f.timing, Clock: &stopwatch{},
 	}
-	for _, check := range []func(*Options) error{f.where, f.wait, f.kernel} {
+	for _, check := range []func(*Options) error{f.where, f.wait, f.kernel, f.save} {
 		if err := check(&o); err != nil {
 			return o, err
 		}

@@ -39,12 +39,13 @@ type app struct {
 	lookup   func(Options) Lookup
 	getenv   func(string) string
 	terminal func(any) (width int, ok bool)
+	config   func(context.Context, *evidence.Case) toolTexts // for a bundle; nil: none
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{
 		stdin: stdin, stdout: stdout, stderr: stderr,
-		job: traceJob, judge: verdict.Judge, lookup: namespaceLookup, getenv: os.Getenv, terminal: terminal,
+		job: traceJob, judge: verdict.Judge, lookup: namespaceLookup, getenv: os.Getenv, terminal: terminal, config: readTools,
 	}
 	return a.run(ctx, args)
 }
@@ -53,6 +54,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func (a *app) subcommands() []*cobra.Command {
 	return []*cobra.Command{
 		newJudgeCmd(a),
+		newReportCmd(a),
 		newDoctorCmd(a),
 		newLibwrapCmd(a),
 		newDemoCmd(func(ctx context.Context, args []string) int {
@@ -112,7 +114,10 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 		return err
 	}
 	o.Clock.lap("")
-	if err := t.Resolve(ctx, o, a.lookup(o)); err != nil {
+	done := slowly(a.progress(o), "looking up "+t.Host)
+	err = t.Resolve(ctx, o, a.lookup(o))
+	done()
+	if err != nil {
 		return a.tracePath(ctx, o, t, err)
 	}
 	o.Clock.lap("resolve")
@@ -120,8 +125,13 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 	if err != nil {
 		return err
 	}
+	results, unsaved := a.save(ctx, results, o)
 	if err := a.printAll(results, o); err != nil {
 		return err
+	}
+	if unsaved != nil { // the verdict stands all the same
+		fmt.Fprintln(a.stderr, "pathtrace: "+report.Clean(oneLine(unsaved)))
+		a.code = exitNoTrace
 	}
 	if ctx.Err() != nil {
 		a.code = exitInterrupted

@@ -142,8 +142,10 @@ func (r *Redactor) MAC(s string) string {
 	}
 	keep := 0
 	switch {
-	case low == "ff:ff:ff:ff:ff:ff", low == "00:00:00:00:00:00", strings.HasPrefix(low, "01:80:c2:"), low == "33:33:00:00:00:01", low == "33:33:00:00:00:02":
+	case low == "ff:ff:ff:ff:ff:ff", low == "00:00:00:00:00:00", strings.HasPrefix(low, "01:80:c2:"), strings.HasPrefix(low, "33:33:00:00:00:"):
 		return s
+	case strings.HasPrefix(low, "33:33:ff:"): // of solicited nodes
+		keep = 3
 	case strings.HasPrefix(low, "33:33:"):
 		keep = 2
 	case strings.HasPrefix(low, "01:00:5e:"):

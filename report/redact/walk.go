@@ -12,7 +12,7 @@ import (
 
 // words of the kernel and of ours: fixed sets that a verdict is judged from.
 // They hold no address, and a host that is called like one of them must not change them.
-var fixed = words(`Case.FormatVersion Case.ID Tool.Version Tool.Commit Host.Kernel Host.Hooks Target.Protocol
+var fixed = words(`Case.FormatVersion Case.ID Tool.Version Tool.Commit Host.Kernel Host.Hooks Target.Input Target.Protocol
 	CgroupProgram.Attach Probe.Outcome Probe.Errno Probe.Syscall
 	Event.Kind Event.Direction Event.Hook Event.Reason Event.Function Event.Stack Event.SKB
 	Packet.Protocol Packet.Flags RuleStep.Backend RuleStep.Family RuleStep.Verdict RouteLookup.Errno
@@ -23,7 +23,7 @@ var fixed = words(`Case.FormatVersion Case.ID Tool.Version Tool.Commit Host.Kern
 	Verdict.Cause Verdict.Certainty Verdict.Direction Where.Hook Where.Function Where.Reason Rule.Backend Rule.Family NeighborRef.State`)
 
 // Each replaces every string below v, which is a pointer, except words of
-// fixed sets. Keys of maps stay.
+// fixed sets, and but what the user typed, see [Redactor.Input]. Keys of maps stay.
 func Each(v any, f func(string) string) { each(reflect.ValueOf(v), "", f) }
 
 func each(v reflect.Value, name string, f func(string) string) {

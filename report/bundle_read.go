@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"archive/zip"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// IsBundle reports whether head, the first bytes of a file, are a zip archive's.
+func IsBundle(head []byte) bool { return bytes.HasPrefix(head, []byte("PK")) }
+
+// ReadBundle reads the case of a bundle of size bytes. It believes nothing: every
+// file must be named in the manifest, no larger than the limits, and have the
+// SHA-256 that the manifest gives. It writes nothing, and holds less than 64 MiB.
+// Errors are one line.
+func ReadBundle(r io.ReaderAt, size int64) (evidence.Case, error) {
+	c, err := readBundle(r, size)
+	if err != nil {
+		return evidence.Case{}, fmt.Errorf("not a sound bundle: %w", err)
+	}
+	return c, nil
+}
+
+func readBundle(r io.ReaderAt, size int64) (evidence.Case, error) {
+	var none evidence.Case
+	if size > MaxBundle {
+		return none, fmt.Errorf("larger than %d MiB", MaxBundle>>20)
+	}
+	m := &meter{r: r, left: maxDirectory}
+	z, err := zip.NewReader(m, size)
+	switch {
+	case errors.Is(err, errDirectory):
+		return none, errDirectory
+	case err != nil:
+		return none, errors.New("the archive is damaged or cut off")
+	}
+	m.left = -1
+	files, err := contents(z)
+	if err != nil {
+		return none, err
+	}
+	manifest, err := readManifest(files)
+	if err != nil {
+		return none, err
+	}
+	var found []byte
+	for _, want := range manifest.Files {
+		f := files[want.Name]
+		if f == nil {
+			return none, fmt.Errorf("%s is missing", show(want.Name))
+		}
+		delete(files, want.Name)
+		var keep bytes.Buffer
+		if err := verify(f, want, &keep); err != nil {
+			return none, fmt.Errorf("%s: %w", show(want.Name), err)
+		}
+		if want.Name == "case.json" {
+			found = keep.Bytes()
+		}
+	}
+	for name := range files {
+		if name != manifestName {
+			return none, fmt.Errorf("%s is not in the manifest", show(name))
+		}
+	}
+	if found == nil {
+		return none, errors.New("case.json is missing")
+	}
+	if err := countObjects(found); err != nil {
+		return none, err
+	}
+	return parseCase(found)
+}
+
+var errDirectory = errors.New("its table of contents is too large")
+
+// meter bounds what is read while left is not negative: an archive may claim a
+// table of contents as large as itself.
+type meter struct {
+	r    io.ReaderAt
+	left int64
+}
+
+func (m *meter) ReadAt(p []byte, off int64) (int, error) {
+	n, err := m.r.ReadAt(p, off)
+	if m.left >= 0 {
+		if m.left -= int64(n); m.left < 0 {
+			m.left = 0
+			return 0, errDirectory
+		}
+	}
+	return n, err
+}
+
+// contents lists the files by name, and refuses what no bundle of ours has.
+func contents(z *zip.Reader) (map[string]*zip.File, error) {
+	if len(z.File) > maxFiles {
+		return nil, fmt.Errorf("more than %d files", maxFiles)
+	}
+	files := map[string]*zip.File{}
+	folded := map[string]bool{}
+	var total uint64
+	for _, f := range z.File {
+		low := strings.ToLower(f.Name)
+		switch {
+		case !cleanName(f.Name):
+			return nil, fmt.Errorf("a file is called %s", show(f.Name))
+		case folded[low]:
+			return nil, fmt.Errorf("%s is there twice", show(f.Name))
+		case !f.Mode().IsRegular():
+			return nil, fmt.Errorf("%s is not a plain file", show(f.Name))
+		case f.Flags&1 != 0:
+			return nil, fmt.Errorf("%s is encrypted", show(f.Name))
+		case f.Method != zip.Deflate && f.Method != zip.Store:
+			return nil, fmt.Errorf("%s is packed in an unknown way", show(f.Name))
+		case f.UncompressedSize64 > limit(f.Name):
+			return nil, fmt.Errorf("%s is larger than %d MiB", show(f.Name), limit(f.Name)>>20)
+		}
+		if total += f.UncompressedSize64; total > maxUnpacked {
+			return nil, fmt.Errorf("more than %d MiB unpacked", maxUnpacked>>20)
+		}
+		folded[low] = true
+		files[f.Name] = f
+	}
+	return files, nil
+}
+
+func limit(name string) uint64 {
+	switch name {
+	case "case.json":
+		return maxBundleCase
+	case manifestName:
+		return maxDirectory
+	}
+	return maxBundleFile
+}
+
+func readManifest(files map[string]*zip.File) (Manifest, error) {
+	var m Manifest
+	f := files[manifestName]
+	if f == nil {
+		return m, errors.New("manifest.json is missing")
+	}
+	data, err := unpack(f)
+	if err != nil {
+		return m, fmt.Errorf("manifest.json: %w", err)
+	}
+	if json.Unmarshal(data, &m) != nil || len(m.Files) > maxFiles {
+		return m, errors.New("manifest.json is not a manifest")
+	}
+	return m, nil
+}
+
+// unpack reads a small file whole.
+func unpack(f *zip.File) ([]byte, error) {
+	in, err := f.Open()
+	if err != nil {
+		return nil, errDamaged
+	}
+	defer in.Close()
+	data, err := io.ReadAll(io.LimitReader(in, int64(limit(f.Name))+1))
+	if err != nil || uint64(len(data)) > limit(f.Name) {
+		return nil, errDamaged
+	}
+	return data, nil
+}
+
+var errDamaged = errors.New("damaged")
+
+// verify reads a file to its end and compares it with the manifest. Of the case it keeps the bytes.
+func verify(f *zip.File, want ManifestFile, keep *bytes.Buffer) error {
+	if uint64(want.Size) != f.UncompressedSize64 {
+		return fmt.Errorf("%d bytes, the manifest says %d", f.UncompressedSize64, want.Size)
+	}
+	in, err := f.Open()
+	if err != nil {
+		return errDamaged
+	}
+	defer in.Close()
+	sum := sha256.New()
+	out := io.Writer(sum)
+	if want.Name == "case.json" {
+		keep.Grow(int(want.Size)) // at most its limit, see contents
+		out = io.MultiWriter(sum, keep)
+	}
+	// One byte more than was promised shows a size that lies; the reader checks the CRC at the end.
+	n, err := io.Copy(out, io.LimitReader(in, want.Size+1))
+	if err != nil || n != want.Size {
+		return errDamaged
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != want.SHA256 {
+		return errors.New("changed after it was written: its SHA-256 is not that of the manifest")
+	}
+	return nil
+}
+
+// countObjects bounds what decoding a case can make of its bytes: two bytes of
+// JSON may become a structure of half a KiB.
+func countObjects(data []byte) error {
+	n, inString, escaped := 0, false, false
+	depth := 0
+	var lists [64]bool // by depth: a list, so that each comma begins an element
+	for _, b := range data {
+		switch {
+		case escaped:
+			escaped = false
+		case inString:
+			escaped, inString = b == '\\', b != '"'
+		case b == '"':
+			inString = true
+		case b == '{' || b == '[':
+			n++
+			if depth++; depth == len(lists) {
+				return errors.New("case.json is nested too deep")
+			}
+			lists[depth] = b == '['
+		case b == '}' || b == ']':
+			depth = max(0, depth-1)
+		case b == ',' && lists[depth]:
+			n++
+		}
+		if n > maxObjects {
+			return fmt.Errorf("case.json has more than %d objects", maxObjects)
+		}
+	}
+	return nil
+}
+
+func show(name string) string { return short(Clean(name), 80) }
