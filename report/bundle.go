@@ -26,7 +26,8 @@ const (
 	maxUnpacked   = 128 << 20
 	maxFiles      = 1024
 	maxDirectory  = 1 << 20 // bytes of the archive's table of contents
-	maxObjects    = 30_000  // JSON objects, and elements of lists, of case.json
+	maxObjects    = 60_000  // JSON objects, and elements of lists, of case.json
+	maxTop        = 10_000  // of these, elements of its own lists: events and namespaces
 )
 
 const manifestName = "manifest.json"

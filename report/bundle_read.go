@@ -207,8 +207,8 @@ func verify(f *zip.File, want ManifestFile, keep *bytes.Buffer) error {
 // countObjects bounds what decoding a case can make of its bytes: two bytes of
 // JSON may become a structure of half a KiB.
 func countObjects(data []byte) error {
-	n, inString, escaped := 0, false, false
-	depth := 0
+	inString, escaped := false, false
+	n, top, depth := 0, 0, 0
 	var lists [64]bool // by depth: a list, so that each comma begins an element
 	for _, b := range data {
 		switch {
@@ -228,9 +228,12 @@ func countObjects(data []byte) error {
 			depth = max(0, depth-1)
 		case b == ',' && lists[depth]:
 			n++
+			if depth <= 2 {
+				top++
+			}
 		}
-		if n > maxObjects {
-			return fmt.Errorf("case.json has more than %d objects", maxObjects)
+		if n > maxObjects || top > maxTop {
+			return fmt.Errorf("case.json has more than %d events, or %d objects in all", maxTop, maxObjects)
 		}
 	}
 	return nil

@@ -87,7 +87,7 @@ func (h *hypertext) banner() {
 
 // story says what was done.
 func (h *hypertext) story() string {
-	what := "A TCP connection was made"
+	what := "A TCP connection was attempted"
 	switch h.c.Target.Protocol {
 	case "udp":
 		what = "A UDP datagram was sent"

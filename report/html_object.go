@@ -12,7 +12,14 @@ import (
 // neighbours, or the route, setting, socket or process.
 func (h *hypertext) decided() {
 	w := h.v.Where
-	h.WriteString("<section><h2>What decided</h2><dl class=\"facts\">\n")
+	title := "What decided"
+	switch word(h.v) {
+	case "reachable":
+		title = "Who took it"
+	case "not established":
+		title = "Where it was seen last"
+	}
+	h.put("<section><h2>%s</h2><dl class=\"facts\">\n", title)
 	h.fact("Namespace", w.Netns, "")
 	h.fact("Device", w.Device, "")
 	h.fact("Hook", w.Hook, "")

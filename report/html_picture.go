@@ -35,7 +35,7 @@ func (h *hypertext) picture(lines []line) {
 	pitch := min(26, 160/len(lanes))
 	x := func(where string) int { return 14 + pitch*max(0, slices.Index(lanes, where)) }
 	text := 14 + pitch*len(lanes) + 4
-	d := &drawing{text: text, columns: (pictureWidth - text) * 10 / 66}
+	d := &drawing{text: text, columns: (pictureWidth - text) * 10 / 72}
 	last := ""
 	for _, l := range lines {
 		if l.at == untimed {
@@ -72,7 +72,7 @@ type drawing struct {
 
 func (d *drawing) row(l line, x int, newLane bool) {
 	if newLane {
-		fmt.Fprintf(&d.rows, "<text class=\"ns\" x=\"%d\" y=\"%d\">%s</text>\n", d.text, d.y+13, esc(cut("in "+l.where, d.columns)))
+		fmt.Fprintf(&d.rows, "<text class=\"ns\" x=\"%d\" y=\"%d\">%s</text>\n", d.text, d.y+13, esc(cut("in "+l.where, (pictureWidth-d.text)*10/78)))
 		d.y += 18
 	}
 	y := d.y + 8
@@ -98,7 +98,7 @@ func (d *drawing) row(l line, x int, newLane bool) {
 		class = "st died"
 	}
 	fmt.Fprintf(&d.rows, "<text class=\"%s\" x=\"%d\" y=\"%d\">%s</text><text class=\"at\" x=\"%d\" y=\"%d\">%s</text>\n",
-		class, d.text, y+5, esc(cut(stationName(l), d.columns-10)), pictureWidth-4, y+5, esc(l.when()))
+		class, d.text, y+5, esc(cut(stationName(l), (pictureWidth-d.text-56)*10/88)), pictureWidth-4, y+5, esc(l.when()))
 	d.y += rowHeight
 	for _, s := range fold(strings.TrimSpace(l.text+"  "+l.mark), d.columns, 3) {
 		fmt.Fprintf(&d.rows, "<text class=\"what\" x=\"%d\" y=\"%d\">%s</text>\n", d.text, d.y+8, esc(s))

@@ -7,10 +7,9 @@ const style = `
 :root{--bg:#fff;--fg:#1b1f24;--dim:#57606a;--edge:#d0d7de;--box:#f6f8fa;--bad:#b42318;--badbg:#fdeceb;--good:#146c2e;--goodbg:#e8f5ec;--unsure:#8a5a00;--unsurebg:#fff4dc;--track:#2563a8}
 @media (prefers-color-scheme:dark){:root{--bg:#14181d;--fg:#e4e8ec;--dim:#9aa5b1;--edge:#353d47;--box:#1d232a;--bad:#ff8f85;--badbg:#3a1b1a;--good:#7ddc97;--goodbg:#15301d;--unsure:#f2c14e;--unsurebg:#352a10;--track:#7fb4ee}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
+body{margin:0;overflow-wrap:anywhere;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 main{max-width:52rem;margin:0 auto;padding:1rem}
 code,pre,td.what,ul.proof{font-family:ui-monospace,"SF Mono",Menlo,"DejaVu Sans Mono",monospace;font-size:.875rem}
-code,td,dd,li,.summary{overflow-wrap:anywhere}
 h1{margin:.1rem 0 .3rem;font-size:1.6rem;line-height:1.2}
 h2{margin:2rem 0 .6rem;font-size:1.15rem;border-bottom:1px solid var(--edge);padding-bottom:.25rem}
 .verdict{border-left:6px solid;border-radius:6px;padding:.8rem 1rem;margin-bottom:1rem}

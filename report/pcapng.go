@@ -7,7 +7,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/gopacket/layers"
@@ -77,26 +79,28 @@ type sighting struct {
 }
 
 // attach lists the events that show a packet. Decisions of firewalls that show
-// none go to the next sight of the same buffer in the namespace, or to its last.
+// none go to the next sight of the same buffer in that hook, or to its last in the namespace.
 func attach(c *evidence.Case) []sighting {
 	var out []sighting
 	last := map[string]int{}
 	pending := map[string][]*evidence.Event{}
 	for i := range c.Events {
 		e := &c.Events[i]
-		k := e.Netns + " " + e.Direction + " " + e.SKB
+		here := e.Netns + " " + e.Direction + " " + e.SKB
+		k := here + "\x00" + e.Hook
 		switch {
 		case e.Packet != nil && drawable(e.Packet):
-			last[k] = len(out)
+			last[here] = len(out)
 			out = append(out, sighting{e, pending[k]})
 			delete(pending, k)
 		case e.Rule != nil:
 			pending[k] = append(pending[k], e)
 		}
 	}
-	for k, rules := range pending {
-		if i, ok := last[k]; ok {
-			out[i].rules = append(out[i].rules, rules...)
+	for _, k := range slices.Sorted(maps.Keys(pending)) {
+		here, _, _ := strings.Cut(k, "\x00")
+		if i, ok := last[here]; ok {
+			out[i].rules = append(out[i].rules, pending[k]...)
 		}
 	}
 	slices.SortStableFunc(out, func(a, b sighting) int { return cmp.Compare(a.e.At, b.e.At) })
@@ -166,10 +170,11 @@ func (p *capture) comment(s sighting) string {
 	for _, r := range s.rules {
 		text += " · " + stepText(p.c, r)
 	}
+	text = or(s.e.Netns, "?") + " · " + text
 	if s.e.Kind == evidence.Drop {
 		text = "✗ " + text
 	}
-	return fmt.Sprintf("%s · %s", or(s.e.Netns, "?"), text)
+	return text
 }
 
 // block writes a block of the kind with what body appends.

@@ -26,7 +26,7 @@ Examples:
   sudo pathtrace 10.0.0.5:80
   sudo pathtrace --netns web 'https://[2001:db8::5]/'
   sudo pathtrace -s 10.0.0.1 --json db.example 5432 >case.json
-  pathtrace judge -v case.json
+  sudo pathtrace -o case.zip db.example 5432 && pathtrace judge -v case.zip
 
 Exit codes: 0 reached, 1 not reached and the cause is found, 2 usage or name,
 3 not reached and the cause is not established, 4 cannot trace, 130 interrupted.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -11,6 +12,9 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/pathtrace/pathtrace/report"
+	"github.com/pathtrace/pathtrace/verdict"
 )
 
 // TestMain makes this binary serve as the command too: as pathtrace in the scripts.
@@ -30,10 +34,29 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("CASES", cases)
-			return nil
+			return archives(filepath.Join(cases, "nft-drop.json"), e.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exit": exits},
 	})
+}
+
+// archives puts a sound bundle and one that was cut off into dir.
+func archives(name, dir string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	c, err := report.ReadCase(f)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := report.WriteBundle(&b, report.Bundle{Document: report.NewDocument(c, verdict.Judge(&c))}); err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(filepath.Join(dir, "sound.zip"), b.Bytes(), 0o600),
+		os.WriteFile(filepath.Join(dir, "cut.zip"), b.Bytes()[:b.Len()/2], 0o600))
 }
 
 // exits runs a command and compares its exit code: exit 3 pathtrace …
