@@ -177,7 +177,7 @@ func (h *hypertext) commands(label string, list []string) {
 	}
 	h.put("<p class=\"label\">%s</p><pre>", label)
 	for _, s := range list {
-		h.put("%s\n", s)
+		h.put("<span>%s</span>\n", s)
 	}
 	h.WriteString("</pre>\n")
 }

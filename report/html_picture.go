@@ -23,6 +23,7 @@ const (
 // picture draws the way as a map of lines: a lane for each namespace, a station
 // for each hook, device or decision, time going down.
 func (h *hypertext) picture(lines []line) {
+	lines = h.ended(lines)
 	lanes := []string{}
 	for _, l := range lines {
 		if l.at != untimed && !slices.Contains(lanes, l.where) {
@@ -50,6 +51,21 @@ func (h *hypertext) picture(lines []line) {
 		fmt.Fprintf(h, "<line class=\"lane\" x1=\"%d\" x2=\"%d\" y1=\"0\" y2=\"%d\"/>\n", x(w), x(w), d.y)
 	}
 	h.WriteString(d.track.String() + d.rows.String() + "</svg></section>\n")
+}
+
+// ended adds where it ended when no event shows that: a packet that was used up,
+// or an answer that never came. It stands last in the namespace of the verdict.
+func (h *hypertext) ended(lines []line) []line {
+	if word(h.v) != "not reachable" || slices.ContainsFunc(lines, func(l line) bool { return strings.HasPrefix(l.mark, "✗") }) {
+		return lines
+	}
+	for i := len(lines) - 1; i >= 0; i-- {
+		if l := lines[i]; l.at != untimed && l.where == place(h.v.Where.Netns) {
+			end := line{at: l.at, where: l.where, station: h.v.Cause, text: meaning(h.v.Cause), mark: "✗"}
+			return slices.Insert(slices.Clone(lines), i+1, end)
+		}
+	}
+	return lines
 }
 
 func pictureTitle(c *evidence.Case, lines []line) string {

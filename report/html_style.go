@@ -26,6 +26,7 @@ dt{color:var(--dim)}dd{margin:0}
 small{color:var(--dim);font-size:.875rem}
 ul{padding-left:1.2rem;margin:.3rem 0}li{margin:.25rem 0}
 pre{background:var(--box);border:1px solid var(--edge);border-radius:6px;padding:.6rem .8rem;margin:.2rem 0 .8rem;white-space:pre-wrap;overflow-wrap:anywhere}
+pre span{display:inline-block;width:100%;padding-left:1.2rem;text-indent:-1.2rem}
 .label{margin:.4rem 0 0;color:var(--dim);font-size:.9rem}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 caption{text-align:left;color:var(--dim);padding:.4rem 0}
