@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // subcommands lists what works beside the main job.
 func (a *app) subcommands() []*cobra.Command {
-	return []*cobra.Command{
+	all := []*cobra.Command{
 		newJudgeCmd(a),
 		newReportCmd(a),
 		newDoctorCmd(a),
@@ -61,6 +61,10 @@ func (a *app) subcommands() []*cobra.Command {
 			return run(ctx, args, a.stdin, a.stdout, a.stderr)
 		}, func(code int) { a.code = code }),
 	}
+	for _, add := range optional {
+		all = append(all, add(a))
+	}
+	return all
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
