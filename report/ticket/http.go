@@ -126,7 +126,7 @@ func (s *session) call(ctx context.Context, method, path string, kind string, bo
 		return nil
 	}
 	if err := json.Unmarshal(data, out); err != nil {
-		return fmt.Errorf("%w: the answer is not JSON: is that the address of the ticket system?", errNever)
+		return fmt.Errorf("%w: the answer is not understood (%s): is that the address of the ticket system?", errNever, oneLine(err.Error()))
 	}
 	return nil
 }

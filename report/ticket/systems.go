@@ -36,7 +36,7 @@ func rt(s *session, ref Ref, c Comment) []step {
 			for page := 1; ; page++ {
 				var list struct {
 					Items []struct{ Filename string }
-					Pages int
+					Pages float64 // 0.0 in RT 5.0.3
 				}
 				if err := s.get(ctx, fmt.Sprintf("%s/attachments?fields=Filename&per_page=100&page=%d", path, page), &list); err != nil {
 					return false, err
@@ -46,7 +46,7 @@ func rt(s *session, ref Ref, c Comment) []step {
 						return true, nil
 					}
 				}
-				if page >= list.Pages || len(list.Items) == 0 {
+				if float64(page) >= list.Pages || len(list.Items) == 0 {
 					return false, nil
 				}
 			}

@@ -112,7 +112,7 @@ func (s *server) route(key string, r *http.Request) (any, bool) {
 	case "GET /REST/2.0/ticket/12":
 		return object{}, true
 	case "GET /REST/2.0/ticket/12/attachments":
-		return object{"items": s.names("Filename"), "pages": 1}, true
+		return object{"items": s.names("Filename"), "pages": json.RawMessage("1.0")}, true
 	case "POST /REST/2.0/ticket/12/comment":
 		var m object
 		if err := json.Unmarshal([]byte(s.take(r, "Attachments", "JSON")), &m); err != nil {
