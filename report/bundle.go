@@ -41,6 +41,7 @@ type File struct {
 // Bundle is what [WriteBundle] writes beside what it makes from the document itself.
 type Bundle struct {
 	Document Document
+	Others   []evidence.Case   // of the target's other addresses
 	Config   []File            // below config/, as the tools printed it
 	Unread   map[string]string // files that should be there, and why they are not
 	// What was substituted in Document and Config, by kind; nil: nothing.
@@ -107,6 +108,9 @@ func WriteBundle(w io.Writer, b Bundle) error {
 	return z.Close()
 }
 
+// OtherCase is the name of the case of Others[i].
+func OtherCase(i int) string { return fmt.Sprintf("case-%d.json", i+2) }
+
 // files makes every file but the manifest, the case first.
 func (b Bundle) files() ([]File, error) {
 	d := b.Document
@@ -126,6 +130,9 @@ func (b Bundle) files() ([]File, error) {
 	add("report.html", func(w io.Writer) error { return HTML(w, &d.Case, d.Verdict) })
 	add("packets.pcapng", func(w io.Writer) error { return Capture(w, &d.Case, d.Verdict.Summary) })
 	add("redaction.json", func(w io.Writer) error { return encode(w, report) })
+	for i, c := range b.Others {
+		add(OtherCase(i), func(w io.Writer) error { return encode(w, c) })
+	}
 	for _, f := range b.Config {
 		files = append(files, File{path.Join("config", f.Name), f.Data})
 	}

@@ -165,7 +165,7 @@ func TestRuleAmongNeighbours(t *testing.T) {
 	_, chain, _ := strings.Cut(page, `<table class="chain">`)
 	chain, _, _ = strings.Cut(chain, "</table>")
 	rows := strings.Split(strings.TrimSpace(chain), "\n")
-	if len(rows) != 5 || !strings.Contains(rows[1], "ct state established,related accept") || strings.Count(chain, "died") != 1 ||
+	if len(rows) != 6 || !strings.Contains(rows[1], "ct state established,related accept") || strings.Count(chain, "died") != 1 ||
 		!strings.Contains(rows[3], `<tr class="died"><td class="when">3</td><td><code>tcp dport 80 counter drop</code>`) || !strings.Contains(rows[4], "policy accept") {
 		t.Errorf("%s", strings.Join(rows, "\n"))
 	}

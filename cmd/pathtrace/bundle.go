@@ -16,10 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/report"
 	"github.com/pathtrace/pathtrace/report/redact"
-	"github.com/pathtrace/pathtrace/verdict"
 )
 
 // save checks -o before anything is sent: nobody wants to learn after the trace that it is lost.
@@ -39,32 +37,34 @@ func (f *flags) save(o *Options) error {
 	return nil
 }
 
-// save redacts and writes the bundle, as far as that was asked for. It returns
-// what may be shown: with --redact nothing else is.
-func (a *app) save(ctx context.Context, c evidence.Case, v verdict.Verdict, o Options) (evidence.Case, verdict.Verdict, error) {
+// save redacts the results and writes the worst of them, as far as that was
+// asked for. It returns what may be shown: with --redact nothing else is.
+func (a *app) save(ctx context.Context, results []result, o Options) ([]result, error) {
 	if o.Bundle == "" && !o.Redact {
-		return c, v, nil
+		return results, nil
 	}
 	done := slowly(a.progress(o), "reading and packing the configuration")
 	defer done()
+	at := worst(results)
 	var texts toolTexts
 	if o.Bundle != "" && a.config != nil {
 		// What was seen is worth saving also when the user has lost patience.
-		texts = a.config(context.WithoutCancel(ctx), &c)
+		texts = a.config(context.WithoutCancel(ctx), &results[at].c)
 	}
-	p, err := pack(report.NewDocument(c, v), texts, o.Redact)
+	p, err := pack(results, at, texts, o.Redact)
 	if err != nil {
-		return c, v, fmt.Errorf("no bundle: %w", err)
+		return nil, fmt.Errorf("no bundle: %w", err)
 	}
-	shown, judged := c, v
 	if o.Redact {
-		shown, judged = p.Document.Case, p.Document.Verdict
-		if again := a.judge(&shown); again.Cause != v.Cause || again.Certainty != v.Certainty {
-			return shown, judged, fmt.Errorf("no bundle: without its addresses and names this case is judged as %s, not %s", again.Cause, v.Cause)
+		for i, r := range p.results {
+			if again := a.judge(&r.c); again.Cause != results[i].v.Cause || again.Certainty != results[i].v.Certainty {
+				return p.results, fmt.Errorf("no bundle: without its addresses and names this case is judged as %s, not %s", again.Cause, results[i].v.Cause)
+			}
 		}
+		results = p.results
 	}
 	if o.Bundle == "" {
-		return shown, judged, nil
+		return results, nil
 	}
 	owner := a.owner()
 	err = writeFile(o.Bundle, owner, func(w io.Writer) error { return report.WriteBundle(w, p.Bundle) })
@@ -74,52 +74,75 @@ func (a *app) save(ctx context.Context, c evidence.Case, v verdict.Verdict, o Op
 	if err != nil {
 		err = fmt.Errorf("no bundle: %w", err)
 	}
-	return shown, judged, err
+	return results, err
 }
 
 // packed is a bundle, and who redacted it.
 type packed struct {
 	report.Bundle
+	results  []result         // masked, and redacted where that was asked for
 	redactor *redact.Redactor // nil: nobody
 }
 
-// pack masks secrets, and substitutes the rest where that is asked for.
-func pack(d report.Document, texts toolTexts, substitute bool) (packed, error) {
-	copied, err := json.Marshal(d) // a deep copy: what is printed stays whole
+// pack masks secrets, and substitutes the rest where that is asked for. The
+// bundle is about results[at].
+func pack(results []result, at int, texts toolTexts, substitute bool) (packed, error) {
+	docs := make([]report.Document, 0, len(results))
+	for _, r := range results {
+		docs = append(docs, report.NewDocument(r.c, r.v))
+	}
+	whole, err := json.Marshal(docs) // for deep copies: what is printed stays whole
 	if err != nil {
 		return packed{}, err
 	}
 	var p packed
 	var failed error
-	fill := func(text, input func(string) string) {
-		p.Bundle = report.Bundle{Masked: map[string]map[string]int{}, Unread: map[string]string{}}
-		if err := json.Unmarshal(copied, &p.Document); err != nil {
+	fill := func(r *redact.Redactor) {
+		p = packed{Bundle: report.Bundle{Masked: map[string]map[string]int{}, Unread: map[string]string{}}}
+		var copied []report.Document
+		if err := json.Unmarshal(whole, &copied); err != nil {
 			failed = err
+			return
 		}
-		hidden := map[string]int{}
-		p.Document.Target.Input = input(redact.Mask(p.Document.Target.Input, hidden))
-		redact.Each(&p.Document, func(s string) string { return text(redact.Mask(s, hidden)) })
-		p.mask("case.json", hidden)
-		for _, f := range texts.files {
+		for i := range copied {
 			hidden := map[string]int{}
-			name := text(f.Name)
-			p.Config = append(p.Config, report.File{Name: name, Data: []byte(text(redact.MaskLines(string(f.Data), hidden)))})
-			p.mask("config/"+name, hidden)
+			redact.Each(&copied[i], func(s string) string { return redact.Mask(s, hidden) })
+			r.Document(&copied[i])
+			copied[i].Target.Input = r.Input(copied[i].Target.Input)
+			p.mask(caseName(i, at), hidden)
+			p.results = append(p.results, result{copied[i].Case, copied[i].Verdict})
+			if i != at {
+				p.Others = append(p.Others, copied[i].Case)
+			}
 		}
-		for name, why := range texts.unread {
-			p.Unread["config/"+text(name)] = text(why)
-		}
+		p.Document = copied[at]
+		p.config(texts, r)
 	}
-	same := func(s string) string { return s }
 	if !substitute {
-		fill(same, same)
+		fill(nil)
 		return p, failed
 	}
-	known := redact.Names(&d.Case)
-	known.Users = append(known.Users, people()...)
-	p.redactor = redact.Apply(known, func(r *redact.Redactor) { fill(r.Text, r.Input) })
-	p.Substituted = p.redactor.Counts()
+	known := redact.Known{Users: people()}
+	for i := range results {
+		k := redact.Names(&results[i].c)
+		known.Hosts, known.Users = append(known.Hosts, k.Hosts...), append(known.Users, k.Users...)
+	}
+	r := redact.Apply(known, fill)
+	p.redactor, p.Substituted = r, r.Counts()
 	return p, failed
+}
+
+// config adds what the tools printed.
+func (p *packed) config(texts toolTexts, r *redact.Redactor) {
+	for _, f := range texts.files {
+		hidden := map[string]int{}
+		name := r.Text(f.Name)
+		p.Config = append(p.Config, report.File{Name: name, Data: []byte(r.Text(redact.MaskLines(string(f.Data), hidden)))})
+		p.mask("config/"+name, hidden)
+	}
+	for name, why := range texts.unread {
+		p.Unread["config/"+r.Text(name)] = r.Text(why)
+	}
 }
 
 // people are the users of this host that are no services (login.defs(5): UID_MIN, UID_MAX).
@@ -136,6 +159,17 @@ func people() []string {
 		}
 	}
 	return out
+}
+
+// caseName is what [report.WriteBundle] calls the case of results[i], of which results[at] is the bundle's own.
+func caseName(i, at int) string {
+	switch {
+	case i == at:
+		return "case.json"
+	case i < at:
+		return report.OtherCase(i)
+	}
+	return report.OtherCase(i - 1)
 }
 
 func (p *packed) mask(name string, hidden map[string]int) {

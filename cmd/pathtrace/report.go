@@ -60,5 +60,5 @@ func (a *app) report(o Options, name, format string) error {
 	case "json":
 		o.JSON = true
 	}
-	return a.print(c, v, o)
+	return a.print(c, v, o, nil)
 }

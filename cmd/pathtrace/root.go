@@ -121,7 +121,10 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 	done := slowly(a.progress(o), "looking up "+t.Host)
 	err = t.Resolve(ctx, o, a.lookup(o))
 	done()
-	if err != nil {
+	switch {
+	case err != nil && o.Redact: // the name is what is wrong, and must not be shown
+		return err
+	case err != nil:
 		return a.tracePath(ctx, o, t, err)
 	}
 	o.Clock.lap("resolve")
@@ -130,7 +133,10 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 		return err
 	}
 	results, unsaved := a.save(ctx, results, o)
-	if err := a.printAll(results, o); err != nil {
+	if len(results) > 0 {
+		err = a.printAll(results, o)
+	}
+	if err != nil {
 		return err
 	}
 	if unsaved != nil { // the verdict stands all the same

@@ -128,7 +128,7 @@ func words(s string) map[string]bool {
 // so that hosts of one domain still show to be that.
 func (r *Redactor) Host(name string) string {
 	low := strings.ToLower(strings.TrimSuffix(name, "."))
-	if low == "" || reserved[low] {
+	if low == "" || low == "unknown" || low == "paranoid" || reserved[low] { // the two are libwrap's
 		return name
 	}
 	label, domain, full := strings.Cut(low, ".")
@@ -144,7 +144,7 @@ func (r *Redactor) Host(name string) string {
 
 // User returns what stands for a user's name.
 func (r *Redactor) User(name string) string {
-	if name == "" || reserved[strings.ToLower(name)] {
+	if name == "" || name == "unknown" || reserved[strings.ToLower(name)] {
 		return name
 	}
 	return number(r.m.Users, strings.ToLower(name), "user")

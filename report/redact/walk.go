@@ -16,17 +16,49 @@ var fixed = words(`Case.FormatVersion Case.ID Tool.Version Tool.Commit Host.Kern
 	CgroupProgram.Attach Probe.Outcome Probe.Errno Probe.Syscall
 	Event.Kind Event.Direction Event.Hook Event.Reason Event.Function Event.Stack Event.SKB
 	Packet.Protocol Packet.Flags RuleStep.Backend RuleStep.Family RuleStep.Verdict RouteLookup.Errno
-	StateChange.Old StateChange.New EventSocket.State Hook.Family Hook.Hook Hook.Function Hook.Type Hook.NFFamily
+	StateChange.Old StateChange.New Exit.Signal EventSocket.State Hook.Family Hook.Hook Hook.Function Hook.Type Hook.NFFamily
 	Link.Kind Link.State Link.Flags Address.Scope Address.Flags RouteItem.Type RouteItem.Protocol RouteItem.Scope RouteItem.Flags
 	IPRule.Action Lookup.Errno Lookup.Type Neighbor.State Socket.Protocol Socket.State Process.State
 	Chain.Backend Chain.Family Chain.Type Chain.Hook Chain.Policy Flow.Protocol Flow.State Sysctl.Value Counter.Name
-	Verdict.Cause Verdict.Certainty Verdict.Direction Where.Hook Where.Function Where.Reason Rule.Backend Rule.Family NeighborRef.State`)
+	Verdict.Cause Verdict.Certainty Verdict.Direction Where.Hook Where.Function Where.Reason Rule.Backend Rule.Family NeighborRef.State
+	Case.Scope Dialogue.Protocol Dialogue.Reply TLS.Version TLS.Cipher TLS.Alert Link.PortState Process.Stack Process.Container
+	Service.Kind Service.State Service.Exit WrapDecision.Verdict Element.Kind Walk.Protocol Hop.Answer`)
 
 // Each replaces every string below v, which is a pointer, except words of
 // fixed sets, and but what the user typed, see [Redactor.Input]. Keys of maps stay.
-func Each(v any, f func(string) string) { each(reflect.ValueOf(v), "", f) }
+func Each(v any, f func(string) string) {
+	each(reflect.ValueOf(v), "", func(_, s string) string { return f(s) })
+}
 
-func each(v reflect.Value, name string, f func(string) string) {
+// hostFields hold a host's name and nothing else, so that its form need not tell it.
+var hostFields = words("Host.Name TLS.SNI Hop.Name Certificate.Names Wrap.Client")
+
+// Document substitutes in every string below v, which is a pointer, except
+// words of fixed sets and what the user typed. A nil Redactor does nothing.
+func (r *Redactor) Document(v any) {
+	if r == nil {
+		return
+	}
+	each(reflect.ValueOf(v), "", func(name, s string) string {
+		switch name {
+		case "Certificate.Subject", "Certificate.Issuer":
+			return number(r.m.Hosts, s, "certificate")
+		case "Certificate.SHA256":
+			return number(r.m.Hosts, s, "fingerprint")
+		case "Wrap.User":
+			return r.User(s)
+		}
+		if t := r.Text(s); t != s || !hostFields[name] {
+			return t
+		}
+		if _, err := netip.ParseAddr(s); err == nil {
+			return s
+		}
+		return r.Host(s)
+	})
+}
+
+func each(v reflect.Value, name string, f func(name, s string) string) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		if !v.IsNil() {
@@ -45,7 +77,7 @@ func each(v reflect.Value, name string, f func(string) string) {
 		}
 	case reflect.String:
 		if v.CanSet() && !fixed[name] {
-			v.SetString(f(v.String()))
+			v.SetString(f(name, v.String()))
 		}
 	}
 }
@@ -76,6 +108,9 @@ func Names(c *evidence.Case) Known {
 
 // Input substitutes what the user typed as the target. Of a URL only scheme, user, host and port stay.
 func (r *Redactor) Input(s string) string {
+	if r == nil {
+		return s
+	}
 	if scheme, rest, ok := strings.Cut(s, "://"); ok {
 		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 			rest = rest[:i] + "/"
