@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build tickets
+//go:build !notickets
 
 package main
 
@@ -20,7 +20,7 @@ import (
 	"github.com/pathtrace/pathtrace/report/ticket"
 )
 
-// optional are the subcommands that the build tag chooses: HTTP makes the program 3.4 MB larger.
+// optional are the subcommands that the build tag notickets leaves out: HTTP makes the program 1.2 MB larger.
 var optional = []func(*app) *cobra.Command{newAttachCmd}
 
 // newAttachCmd makes the command that puts a saved bundle on a ticket.
@@ -55,18 +55,23 @@ func (a *app) attach(ctx context.Context, name, to string) error {
 	if err != nil {
 		return err
 	}
-	comment, err := a.commentOf(name)
+	f, err := os.Open(name)
 	if err != nil {
-		return err
+		return noCase(err)
 	}
-	done := slowly(a.progress(Options{}), fmt.Sprintf("attaching %d KiB to %s", len(comment.Data)>>10, ref))
-	changed, err := client.Attach(ctx, ref, comment)
-	done()
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, report.MaxBundle+1))
+	if err != nil {
+		return noCase(err)
+	}
+	comment, err := a.commentOf(data)
+	if err != nil {
+		return noCase(fmt.Errorf("%s: %w", name, err))
+	}
+	changed, err := a.send(ctx, client, ref, comment)
 	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
 	case err != nil:
-		return &TraceError{Code: "ticket", Message: "not attached: " + err.Error(), Err: err}
+		return err
 	case !changed:
 		fmt.Fprintf(&a.out, "%s has %s already\n", ref, comment.Name)
 	default:
@@ -75,21 +80,44 @@ func (a *app) attach(ctx context.Context, name, to string) error {
 	return nil
 }
 
+func (a *app) send(ctx context.Context, client *ticket.Client, ref ticket.Ref, comment ticket.Comment) (bool, error) {
+	done := slowly(a.progress(Options{}), fmt.Sprintf("attaching %d KiB to %s", len(comment.Data)>>10, ref))
+	changed, err := client.Attach(ctx, ref, comment)
+	done()
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return changed, ctx.Err()
+	case err != nil:
+		return changed, &TraceError{Code: "ticket", Message: "not attached: " + err.Error(), Err: err}
+	}
+	return changed, nil
+}
+
+// ticketFlag checks --ticket before anything is sent, and returns how to attach a bundle to it.
+func (a *app) ticketFlag(to string) (func(context.Context, []byte) error, error) {
+	ref, err := ticket.Parse(to)
+	if err != nil {
+		return nil, badUse("--ticket: %w", err)
+	}
+	client, err := a.ticketSystem(ref.Kind)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, bundle []byte) error {
+		comment, err := a.commentOf(bundle)
+		if err == nil {
+			_, err = a.send(ctx, client, ref, comment)
+		}
+		return err
+	}, nil
+}
+
 // commentOf reads a bundle, which must be sound. The file's name on the ticket
 // is made of the case and of its bytes, so that the same is not attached twice.
-func (a *app) commentOf(name string) (ticket.Comment, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return ticket.Comment{}, noCase(err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, report.MaxBundle+1))
-	if err != nil {
-		return ticket.Comment{}, noCase(err)
-	}
+func (a *app) commentOf(data []byte) (ticket.Comment, error) {
 	c, err := report.ReadBundle(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
-		return ticket.Comment{}, noCase(fmt.Errorf("%s: %w", name, err))
+		return ticket.Comment{}, err
 	}
 	var text strings.Builder
 	if err := report.Markdown(&text, &c, a.judge(&c)); err != nil {

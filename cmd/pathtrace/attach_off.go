@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build !tickets
+//go:build notickets
 
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
 
-// optional subcommands: none without the tag tickets.
+	"github.com/spf13/cobra"
+)
+
+// optional subcommands: none with the tag notickets.
 var optional []func(*app) *cobra.Command
+
+func (a *app) ticketFlag(string) (func(context.Context, []byte) error, error) {
+	return nil, badUse("--ticket: this pathtrace was built without")
+}

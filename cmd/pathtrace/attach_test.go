@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build tickets
+//go:build !notickets
 
 package main
 
 import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pathtrace/pathtrace/report"
+	"github.com/pathtrace/pathtrace/verdict"
 )
 
 func TestReadToken(t *testing.T) {
@@ -55,12 +62,55 @@ func TestAttachUsage(t *testing.T) {
 		"no URL":    {[]string{"attach", "x", "--to", "redmine:1"}, "PATHTRACE_REDMINE_URL is not set"},
 		"no token":  {[]string{"attach", "x", "--to", "jira:A-1"}, "neither PATHTRACE_JIRA_TOKEN nor"},
 		"no file":   {[]string{"attach", "x", "--to", "rt:1"}, "open x: no such file"},
+		"flag":      {[]string{"--ticket", "redmine:1", "10.0.0.5:80"}, "PATHTRACE_REDMINE_URL is not set"},
+		"flag form": {[]string{"--ticket", "12", "10.0.0.5:80"}, "--ticket: ticket \"12\""},
 		"damaged":   {[]string{"attach", filepath.Join(sound, "cut.zip"), "--to", "rt:1"}, "not a sound bundle"},
 	} {
 		f := newFake(seen(), found("reachable", "observed"), nil)
 		f.getenv = func(k string) string { return env[k] }
 		if code := f.run(t.Context(), c.args); code != exitUsage || !strings.Contains(f.stderr.String(), c.want) || f.stdout.Len() > 0 {
 			t.Errorf("%s: exit %d, %q", name, code, f.stderr.String())
+		}
+	}
+}
+
+// TestTicketFlag: the bundle is attached when the trace is done; a server that refuses leaves the verdict.
+func TestTicketFlag(t *testing.T) {
+	var got []byte
+	for name, refuse := range map[string]bool{"taken": false, "refused": true} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case refuse:
+				w.WriteHeader(http.StatusForbidden)
+			case r.Method == http.MethodPost:
+				f, _, err := r.FormFile("Attachments")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got, _ = io.ReadAll(f)
+			default:
+				io.WriteString(w, "{}")
+			}
+		}))
+		f := newFake(secretive(t), verdict.Verdict{}, nil)
+		f.judge = verdict.Judge
+		f.getenv = func(k string) string {
+			return map[string]string{"PATHTRACE_RT_URL": s.URL, "PATHTRACE_RT_TOKEN": "x"}[k]
+		}
+		code := f.run(t.Context(), []string{"--ticket", "rt:12", "10.77.2.2:80"})
+		s.Close()
+		if refuse {
+			if code != exitNoTrace || !strings.Contains(f.stderr.String(), "gives no right") || f.stdout.Len() == 0 {
+				t.Errorf("%s: exit %d: %s", name, code, f.stderr.String())
+			}
+			continue
+		}
+		if code != exitCause || f.stderr.Len() > 0 {
+			t.Errorf("%s: exit %d: %s", name, code, f.stderr.String())
+		}
+		if _, err := report.ReadBundle(bytes.NewReader(got), int64(len(got))); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

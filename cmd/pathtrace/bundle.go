@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,14 +41,15 @@ func (f *flags) save(o *Options) error {
 // save redacts the results and writes the worst of them, as far as that was
 // asked for. It returns what may be shown: with --redact nothing else is.
 func (a *app) save(ctx context.Context, results []result, o Options) ([]result, error) {
-	if o.Bundle == "" && !o.Redact {
+	packing := o.Bundle != "" || o.Attach != nil
+	if !packing && !o.Redact {
 		return results, nil
 	}
 	done := slowly(a.progress(o), "reading and packing the configuration")
 	defer done()
 	at := worst(results)
 	var texts toolTexts
-	if o.Bundle != "" && a.config != nil {
+	if packing && a.config != nil {
 		// What was seen is worth saving also when the user has lost patience.
 		texts = a.config(context.WithoutCancel(ctx), &results[at].c)
 	}
@@ -63,18 +65,38 @@ func (a *app) save(ctx context.Context, results []result, o Options) ([]result, 
 		}
 		results = p.results
 	}
-	if o.Bundle == "" {
+	if !packing {
 		return results, nil
 	}
+	var bundle bytes.Buffer
+	if err := report.WriteBundle(&bundle, p.Bundle); err != nil {
+		return results, fmt.Errorf("no bundle: %w", err)
+	}
+	done()
+	return results, errors.Join(a.keep(p, bundle.Bytes(), o), attach(ctx, bundle.Bytes(), o))
+}
+
+// keep writes the bundle, and beside it the map of what was substituted.
+func (a *app) keep(p packed, bundle []byte, o Options) error {
+	if o.Bundle == "" {
+		return nil
+	}
 	owner := a.owner()
-	err = writeFile(o.Bundle, owner, func(w io.Writer) error { return report.WriteBundle(w, p.Bundle) })
+	err := writeFile(o.Bundle, owner, func(w io.Writer) error { _, err := w.Write(bundle); return err })
 	if err == nil && o.Redact {
 		err = writeFile(o.Bundle+".map", owner, func(w io.Writer) error { return writeMap(w, p.redactor.Map()) })
 	}
 	if err != nil {
-		err = fmt.Errorf("no bundle: %w", err)
+		return fmt.Errorf("no bundle: %w", err)
 	}
-	return results, err
+	return nil
+}
+
+func attach(ctx context.Context, bundle []byte, o Options) error {
+	if o.Attach == nil {
+		return nil
+	}
+	return o.Attach(ctx, bundle)
 }
 
 // packed is a bundle, and who redacted it.
@@ -108,7 +130,7 @@ func pack(results []result, at int, texts toolTexts, substitute bool) (packed, e
 			hidden := map[string]int{}
 			redact.Each(&copied[i], func(s string) string { return redact.Mask(s, hidden) })
 			r.Document(&copied[i])
-			copied[i].Target.Input = r.Input(copied[i].Target.Input)
+			copied[i].Target.Input = r.Input(redact.Mask(copied[i].Target.Input, hidden))
 			p.mask(caseName(i, at), hidden)
 			p.results = append(p.results, result{copied[i].Case, copied[i].Verdict})
 			if i != at {

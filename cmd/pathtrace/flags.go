@@ -6,11 +6,11 @@ import "github.com/spf13/pflag"
 
 // flags are as they were typed.
 type flags struct {
-	ipv4, ipv6, numeric, udp                        bool
-	source, port, device, mark, netns, pid, timeout word
-	send, expect, hooks, scope, color, bundle       word
-	noTouch, json, quiet, timing, redact            bool
-	verbose                                         int
+	ipv4, ipv6, numeric, udp                          bool
+	source, port, device, mark, netns, pid, timeout   word
+	send, expect, hooks, scope, color, bundle, ticket word
+	noTouch, json, quiet, timing, redact              bool
+	verbose                                           int
 }
 
 // word is a flag's text as it was typed.
@@ -75,6 +75,7 @@ func (f *flags) groups() []flagGroup {
 	out := f.output()
 	out.word(&f.bundle, "output", "o", "FILE", "", "write the evidence into this archive, FILE.zip")
 	out.BoolVar(&f.redact, "redact", false, "the same substitute for the same address, name and user everywhere")
+	out.word(&f.ticket, "ticket", "", "TICKET", "", "put the bundle on this ticket: rt:12, redmine:12, jira:OPS-12 …")
 	out.BoolVar(&f.timing, "timing", false, "where our own time went, on stderr and in the JSON")
 	out.Bool("version", false, "which pathtrace this is")
 	out.BoolP("help", "h", false, "this text")

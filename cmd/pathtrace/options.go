@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -37,6 +38,7 @@ type Options struct {
 
 	Bundle string // where to write the evidence; empty: nowhere
 	Redact bool
+	Attach func(ctx context.Context, bundle []byte) error // to the ticket; nil: there is none
 
 	JSON    bool
 	Quiet   bool
@@ -65,6 +67,11 @@ func (f *flags) options(a *app) (Options, error) {
 		return o, err
 	}
 	var err error
+	if f.ticket != "" {
+		if o.Attach, err = a.ticketFlag(string(f.ticket)); err != nil {
+			return o, err
+		}
+	}
 	o.Color, o.Width, err = f.paint(a)
 	return o, err
 }

@@ -140,7 +140,7 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 		return err
 	}
 	if unsaved != nil { // the verdict stands all the same
-		fmt.Fprintln(a.stderr, "pathtrace: "+report.Clean(oneLine(unsaved)))
+		fmt.Fprintln(a.stderr, "pathtrace: "+report.Clean(strings.ReplaceAll(unsaved.Error(), "\n", "; ")))
 		a.code = exitNoTrace
 	}
 	if ctx.Err() != nil {
