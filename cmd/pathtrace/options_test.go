@@ -114,11 +114,9 @@ func TestOptionErrors(t *testing.T) {
 		"--scope world":               "--scope world: it takes host, netns",
 		"--color red":                 "--color red: it takes auto, always, never",
 		"--raw":                       "unknown flag: --raw",
-		"--ticket rt:1":               "unknown flag: --ticket",
 		"--peer ssh://elsewhere":      "unknown flag: --peer",
 		"--verify-fix":                "unknown flag: --verify-fix",
 		"--container 3f2a":            "unknown flag: --container",
-		"-o bundle.zip":               "unknown shorthand flag: 'o'",
 		"--otlp http://collector:431": "unknown flag: --otlp",
 	} {
 		_, err := typed(t, quietApp(nil, false), strings.Fields(line)...)
