@@ -29,8 +29,8 @@ struct wrap_call {
 
 /* by thread: calls of hosts_access() that have not returned */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 256);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
 	__type(key, __u64);
 	__type(value, struct wrap_call);
 } wrap_calls SEC(".maps");

@@ -15,17 +15,21 @@ struct probe_key probe = {};
 /* Bit sport ^ dport is set when a flow with these ports may be in the map: one load for everybody else. */
 __u8 ports_seen[8192];
 
+/*
+ * No LRU, here and below: that evicts entries in use, a whole batch of them, as soon
+ * as the free list of one CPU is empty. A probe teaches few tuples.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 256);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
 	__type(key, struct tuple);
 	__type(value, __u8); /* direction */
 } flows SEC(".maps");
 
 /* next hops that routes of ours led to: who asks for their link addresses asks for us */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 64);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
 	__uint(key_size, 16);
 	__type(value, __u8); /* direction */
 } next_hops SEC(".maps");
@@ -43,8 +47,8 @@ struct skb_info {
 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096); /* a buffer that is freed unseen stays until the trace ends */
 	__type(key, __u64);
 	__type(value, struct skb_info);
 } skbs SEC(".maps");
