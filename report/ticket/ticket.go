@@ -50,7 +50,7 @@ func Parse(s string) (Ref, error) {
 	f, known := forms[kind]
 	switch {
 	case !ok || !known:
-		return Ref{}, fmt.Errorf("ticket %q: it begins with rt:, redmine:, jira:, gitlab:, servicenow:, gitea: or forgejo:", s)
+		return Ref{}, fmt.Errorf("ticket %q: a ticket of rt, redmine, jira, gitlab, servicenow, gitea or forgejo is written like rt:12", s)
 	case !f.form.MatchString(rest) || strings.Contains(rest, ".."):
 		return Ref{}, fmt.Errorf("ticket %q: written like %s", s, f.usage)
 	}
