@@ -39,6 +39,30 @@ type tier struct {
 	types  *btf.Cache
 	absent map[string]bool // modules that are not loaded
 	told   []string        // functions that could not be hooked, and why
+	links  []link.Link     // of its programs
+	before uint64          // skipped runs when the watching began
+}
+
+// skipped counts the runs of the tier's programs that the kernel left out: a
+// program that is interrupted by its own hook is not run again (fentry; told
+// since Linux 5.12), and a kprobe within a kprobe is not hit (told since 6.7). A
+// rule may have decided in one of them.
+func (y *tier) skipped() (n uint64) {
+	for _, p := range y.progs {
+		if s, err := p.Stats(); err == nil {
+			n += s.RecursionMisses
+		}
+	}
+	for _, l := range y.links {
+		info, err := l.Info()
+		if err != nil {
+			continue
+		}
+		if e := info.PerfEvent(); e != nil && e.Kprobe() != nil {
+			n += e.Kprobe().Missed
+		}
+	}
+	return n
 }
 
 // functionPrograms takes the programs of the function tier out of spec.
@@ -229,6 +253,7 @@ func (t *Tracer) hookOne(way string, f function, refused map[string]error) error
 		links = append(links, l)
 	}
 	t.links = append(t.links, links...)
+	t.tier.links = append(t.tier.links, links...)
 	return nil
 }
 

@@ -181,6 +181,7 @@ func (t *Tracer) Watch(key Key) error {
 	if err := t.coll.Variables["probe"].Set(k); err != nil {
 		return fmt.Errorf("tell the programs what to watch: %w", err)
 	}
+	t.tier.before = t.tier.skipped()
 	return nil
 }
 
@@ -219,13 +220,14 @@ func (t *Tracer) Reading(on bool) error {
 	return t.coll.Variables["reading"].Set(v)
 }
 
-// Lost counts the events that the kernel could not hand over since [Open].
+// Lost counts the events that the kernel could not hand over since [Open], and
+// the runs of programs on functions that it left out since [Tracer.Watch].
 func (t *Tracer) Lost() uint64 {
 	var n uint64
 	if err := t.coll.Variables["lost"].Get(&n); err != nil {
 		return 1 // not knowing is not zero
 	}
-	return n + t.traceLost.Load()
+	return n + t.traceLost.Load() + t.tier.skipped() - t.tier.before
 }
 
 // Flush waits until all that the kernel has handed over so far went to Options.Take.
