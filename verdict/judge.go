@@ -49,6 +49,8 @@ func decide(c *evidence.Case) *Verdict {
 		proxy := "the client had been answered before that, by somebody else than this server"
 		if p := proxied(c); p != nil {
 			proxy = "the client was answered by a SYN proxy in " + name(p.Netns) + ", which the server never answered"
+		} else if v.Certainty == Observed {
+			v.Certainty = Inferred // that there is a proxy is deduced from the order of the handshakes
 		}
 		v.Proof = append(v.Proof, proxy)
 		noteEarlier(c, v, all[:len(all)-1], "")
