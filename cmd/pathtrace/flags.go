@@ -9,7 +9,7 @@ type flags struct {
 	ipv4, ipv6, numeric, udp                          bool
 	source, port, device, mark, netns, pid, timeout   word
 	send, expect, hooks, scope, color, bundle, ticket word
-	noTouch, json, quiet, timing, redact              bool
+	noTouch, json, quiet, timing, redact, version     bool
 	verbose                                           int
 }
 
@@ -77,7 +77,7 @@ func (f *flags) groups() []flagGroup {
 	out.BoolVar(&f.redact, "redact", false, "the same substitute for the same address, name and user everywhere")
 	out.word(&f.ticket, "ticket", "", "TICKET", "", "put the bundle on this ticket: rt:12, redmine:12, jira:OPS-12 …")
 	out.BoolVar(&f.timing, "timing", false, "where our own time went, on stderr and in the JSON")
-	out.Bool("version", false, "which pathtrace this is")
+	out.BoolVar(&f.version, "version", false, "which pathtrace this is")
 	out.BoolP("help", "h", false, "this text")
 	return []flagGroup{from, talk, watch, out}
 }

@@ -84,11 +84,14 @@ func (a *app) root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "pathtrace [flags] HOST:PORT",
 		Short:         "say where a connection dies, and why",
-		Version:       thisTool().Version,
 		Args:          cobra.ArbitraryArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.version { // cobra's own flag prints a template, and whatever uses text/template keeps every method in the binary
+				a.out.WriteString(versionLine(thisTool()))
+				return nil
+			}
 			o, err := f.options(a)
 			if err != nil {
 				return err
@@ -101,7 +104,6 @@ func (a *app) root() *cobra.Command {
 	for _, g := range groups {
 		cmd.Flags().AddFlagSet(g.FlagSet)
 	}
-	cmd.SetVersionTemplate(versionLine(thisTool()))
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return badUse("%w", err) })
 	cmd.AddCommand(a.subcommands()...)
 	cmd.SetHelpFunc(helpFunc(cmd, groups))
