@@ -20,9 +20,7 @@ enum kind {
 	KIND_RESET_GOT,
 	KIND_ICMP_SENT,
 	KIND_NEIGHBOR,
-	KIND_MD5,
-	KIND_QUEUE_FULL,
-	KIND_NF_HOOK,	  /* inventory: one registered hook function */
+	KIND_NF_HOOK = 15, /* inventory: one registered hook function */
 	KIND_RETRANSMIT,  /* a TCP socket of ours sends a segment again */
 	KIND_WRAP,	  /* a server asks tcp wrappers about a connection of ours: a struct wrap_event; err is the answer */
 	KIND_NFT,	  /* struct nft_event: a rule or a policy of nftables decided */

@@ -301,13 +301,9 @@ const (
 	TracepointProgNetifReceiveSkb         = "netif_receive_skb"
 	TracepointProgObserve                 = "observe"
 	TracepointProgSymbolize               = "symbolize"
-	TracepointProgTcpHashMd5Mismatch      = "tcp_hash_md5_mismatch"
-	TracepointProgTcpHashMd5Required      = "tcp_hash_md5_required"
-	TracepointProgTcpHashMd5Unexpected    = "tcp_hash_md5_unexpected"
 	TracepointProgTcpReceiveReset         = "tcp_receive_reset"
 	TracepointProgTcpRetransmitSkb        = "tcp_retransmit_skb"
 	TracepointProgTcpSendReset            = "tcp_send_reset"
-	TracepointProgUdpFailQueueRcvSkb      = "udp_fail_queue_rcv_skb"
 	TracepointProgWrapAnswer              = "wrap_answer"
 	TracepointProgWrapAsk                 = "wrap_ask"
 	TracepointVarConsumeHasLocation       = "consume_has_location"
@@ -406,13 +402,9 @@ type TracepointProgramSpecs struct {
 	NetifReceiveSkb         *ebpf.ProgramSpec `ebpf:"netif_receive_skb"`
 	Observe                 *ebpf.ProgramSpec `ebpf:"observe"`
 	Symbolize               *ebpf.ProgramSpec `ebpf:"symbolize"`
-	TcpHashMd5Mismatch      *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_mismatch"`
-	TcpHashMd5Required      *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_required"`
-	TcpHashMd5Unexpected    *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_unexpected"`
 	TcpReceiveReset         *ebpf.ProgramSpec `ebpf:"tcp_receive_reset"`
 	TcpRetransmitSkb        *ebpf.ProgramSpec `ebpf:"tcp_retransmit_skb"`
 	TcpSendReset            *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
-	UdpFailQueueRcvSkb      *ebpf.ProgramSpec `ebpf:"udp_fail_queue_rcv_skb"`
 	WrapAnswer              *ebpf.ProgramSpec `ebpf:"wrap_answer"`
 	WrapAsk                 *ebpf.ProgramSpec `ebpf:"wrap_ask"`
 }
@@ -582,13 +574,9 @@ type TracepointPrograms struct {
 	NetifReceiveSkb         *ebpf.Program `ebpf:"netif_receive_skb"`
 	Observe                 *ebpf.Program `ebpf:"observe"`
 	Symbolize               *ebpf.Program `ebpf:"symbolize"`
-	TcpHashMd5Mismatch      *ebpf.Program `ebpf:"tcp_hash_md5_mismatch"`
-	TcpHashMd5Required      *ebpf.Program `ebpf:"tcp_hash_md5_required"`
-	TcpHashMd5Unexpected    *ebpf.Program `ebpf:"tcp_hash_md5_unexpected"`
 	TcpReceiveReset         *ebpf.Program `ebpf:"tcp_receive_reset"`
 	TcpRetransmitSkb        *ebpf.Program `ebpf:"tcp_retransmit_skb"`
 	TcpSendReset            *ebpf.Program `ebpf:"tcp_send_reset"`
-	UdpFailQueueRcvSkb      *ebpf.Program `ebpf:"udp_fail_queue_rcv_skb"`
 	WrapAnswer              *ebpf.Program `ebpf:"wrap_answer"`
 	WrapAsk                 *ebpf.Program `ebpf:"wrap_ask"`
 }
@@ -628,13 +616,9 @@ func (p *TracepointPrograms) Close() error {
 		p.NetifReceiveSkb,
 		p.Observe,
 		p.Symbolize,
-		p.TcpHashMd5Mismatch,
-		p.TcpHashMd5Required,
-		p.TcpHashMd5Unexpected,
 		p.TcpReceiveReset,
 		p.TcpRetransmitSkb,
 		p.TcpSendReset,
-		p.UdpFailQueueRcvSkb,
 		p.WrapAnswer,
 		p.WrapAsk,
 	)

@@ -6,24 +6,22 @@ package evidence
 type Kind string
 
 const (
-	Receive     Kind = "receive"      // a device handed the packet to the stack (netif_receive_skb)
-	Transmit    Kind = "transmit"     // the packet was queued on a device (net_dev_queue)
-	Drop        Kind = "drop"         // the packet was freed as lost (kfree_skb)
-	Consume     Kind = "consume"      // the packet was freed as used up (consume_skb)
-	RuleVerdict Kind = "rule"         // a firewall rule or policy took a decision about the packet
-	HookPassed  Kind = "hook"         // the packet passed between two netfilter hook functions
-	Route       Kind = "route"        // a routing table was asked (fib_table_lookup)
-	State       Kind = "state"        // a TCP socket changed its state (inet_sock_set_state)
-	ResetSent   Kind = "reset-sent"   // the TCP stack answered with a RST (tcp_send_reset)
-	ResetGot    Kind = "reset-got"    // a socket took a RST (tcp_receive_reset)
-	ICMPSent    Kind = "icmp-sent"    // the IPv4 stack or firewall answered with an ICMP error (icmp_send)
-	NeighborEvt Kind = "neighbor"     // a next hop's link address was asked for, or was not found
-	MD5         Kind = "md5"          // a TCP-MD5/AO check failed
-	Retransmit  Kind = "retransmit"   // a TCP socket sends a segment again (tcp_retransmit_skb)
-	Request     Kind = "request"      // a listener was asked for a connection (tcp_conn_request); its queues as the kernel found them
-	Accept      Kind = "accept"       // a process takes the connection (security_sock_graft)
-	QueueFull   Kind = "receive-full" // a UDP socket had no room (udp_fail_queue_rcv_skb)
-	WrapCall    Kind = "libwrap"      // a server asked tcp wrappers about our connection (uprobes on hosts_access and refuse)
+	Receive     Kind = "receive"    // a device handed the packet to the stack (netif_receive_skb)
+	Transmit    Kind = "transmit"   // the packet was queued on a device (net_dev_queue)
+	Drop        Kind = "drop"       // the packet was freed as lost (kfree_skb)
+	Consume     Kind = "consume"    // the packet was freed as used up (consume_skb)
+	RuleVerdict Kind = "rule"       // a firewall rule or policy took a decision about the packet
+	HookPassed  Kind = "hook"       // the packet passed between two netfilter hook functions
+	Route       Kind = "route"      // a routing table was asked (fib_table_lookup)
+	State       Kind = "state"      // a TCP socket changed its state (inet_sock_set_state)
+	ResetSent   Kind = "reset-sent" // the TCP stack answered with a RST (tcp_send_reset)
+	ResetGot    Kind = "reset-got"  // a socket took a RST (tcp_receive_reset)
+	ICMPSent    Kind = "icmp-sent"  // the IPv4 stack or firewall answered with an ICMP error (icmp_send)
+	NeighborEvt Kind = "neighbor"   // a next hop's link address was asked for, or was not found
+	Retransmit  Kind = "retransmit" // a TCP socket sends a segment again (tcp_retransmit_skb)
+	Request     Kind = "request"    // a listener was asked for a connection (tcp_conn_request); its queues as the kernel found them
+	Accept      Kind = "accept"     // a process takes the connection (security_sock_graft)
+	WrapCall    Kind = "libwrap"    // a server asked tcp wrappers about our connection (uprobes on hosts_access and refuse)
 )
 
 // Directions of a packet, seen from the probe.

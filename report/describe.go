@@ -100,14 +100,10 @@ func (l *ladder) answer(e *evidence.Event) {
 		}
 	case evidence.NeighborEvt:
 		l.neighbor(e)
-	case evidence.MD5:
-		l.add(e, vital, "socket", "TCP signature check failed", "✗")
 	case evidence.WrapCall:
 		if w := e.Wrap; w != nil && w.Granted != nil && !*w.Granted {
 			l.add(e, vital, "libwrap", fmt.Sprintf("%s: hosts_access(%s) denies", task(e), w.Daemon), "✗")
 		}
-	case evidence.QueueFull:
-		l.add(e, vital, "socket", "no room in the receive buffer", "✗")
 	}
 }
 

@@ -83,7 +83,7 @@ func (t *Tracer) takeInventory(inode uint32) (hooks []nfHook, returned uint32, e
 	t.mu.Lock()
 	t.inventory = nil
 	t.mu.Unlock()
-	if returned, err = t.coll.Programs[progInventory].Run(&ebpf.RunOptions{Context: []uint64{uint64(inode)}}); err != nil {
+	if returned, err = t.coll.Programs[progInventory].Run(&ebpf.RunOptions{Context: []uint64{uint64(inode), 0}}); err != nil {
 		return nil, 0, fmt.Errorf("list netfilter hooks: %w", err)
 	}
 	if err := t.Flush(); err != nil {

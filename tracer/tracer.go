@@ -94,12 +94,19 @@ var ErrNoObservers = errors.New("this kernel has no BPF netfilter programs (they
 // Open loads and attaches the programs: those of tracepoints, and on top those of functions as far as Options.Hooks asks.
 // The error wraps [ErrTier] when the family of hooks that was asked for does not work. The caller needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
 func Open(o Options) (*Tracer, error) {
-	types := btf.NewCache()
-	kernel, err := types.Kernel()
-	if err != nil {
-		return nil, fmt.Errorf("read the kernel's type information: %w", err)
-	}
+	var types *btf.Cache
+	var kernel *btf.Spec
+	var unread error
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		types = btf.NewCache()
+		kernel, unread = types.Kernel()
+	})
 	spec, err := bpf.LoadTracepoint()
+	reading.Wait()
+	if unread != nil {
+		return nil, fmt.Errorf("read the kernel's type information: %w", unread)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("parse the programs: %w", err)
 	}
