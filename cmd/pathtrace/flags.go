@@ -8,6 +8,7 @@ import "github.com/spf13/pflag"
 type flags struct {
 	ipv4, ipv6, numeric, udp                          bool
 	source, port, device, mark, netns, pid, timeout   word
+	container                                         word
 	send, expect, hooks, scope, color, bundle, ticket word
 	noTouch, json, quiet, timing, redact, version     bool
 	verbose                                           int
@@ -61,6 +62,7 @@ func (f *flags) groups() []flagGroup {
 	from.word(&f.mark, "mark", "", "N", "", "with this firewall mark, 0x… too")
 	from.word(&f.netns, "netns", "", "NAME|PATH|PID", "", "in this network namespace")
 	from.word(&f.pid, "pid", "", "PID", "", "in the network namespace of this process")
+	from.word(&f.container, "container", "", "ID", "", "in the network namespace of this container")
 
 	talk := group("How long, and what is said")
 	talk.word(&f.timeout, "timeout", "w", "DUR", "3s", "wait at most so long: 3, 0.5, 500ms")

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pathtrace/pathtrace/netcfg"
 	"github.com/pathtrace/pathtrace/tracer"
 )
 
@@ -117,8 +118,14 @@ func (f *flags) where(o *Options) (err error) {
 
 func (f *flags) start(o *Options) error {
 	switch {
-	case f.netns != "" && f.pid != "":
-		return badUse("--netns and --pid exclude each other")
+	case f.netns != "" && f.pid != "", f.container != "" && (f.netns != "" || f.pid != ""):
+		return badUse("--netns, --pid and --container exclude each other")
+	case f.container != "":
+		pid, err := netcfg.Container(string(f.container))
+		if err != nil {
+			return badUse("--%w", err)
+		}
+		o.Netns = fmt.Sprintf("/proc/%d/ns/net", pid)
 	case f.netns != "":
 		o.Netns = string(f.netns)
 	case f.pid != "":
