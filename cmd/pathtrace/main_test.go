@@ -13,12 +13,14 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/pathtrace/pathtrace/netcfg/guard"
 	"github.com/pathtrace/pathtrace/report"
 	"github.com/pathtrace/pathtrace/verdict"
 )
 
 // TestMain makes this binary serve as the command too: as pathtrace in the scripts.
 func TestMain(m *testing.M) {
+	guard.Serve()
 	testscript.Main(m, map[string]func(){"pathtrace": main})
 }
 
