@@ -36,12 +36,14 @@ type Result struct {
 	Verdict verdict.Verdict  `json:"verdict"`
 	Events  []evidence.Event `json:"events"`
 	Lost    uint64           `json:"lost"`
+
+	Counterfactual *evidence.Counterfactual `json:"counterfactual,omitempty"`
 }
 
 // NewResult is the part of a document that each address has of its own.
 func NewResult(c evidence.Case, v verdict.Verdict) Result {
 	d := NewDocument(c, v)
-	return Result{Target: d.Target, Probe: d.Probe, Verdict: d.Verdict, Events: d.Events, Lost: d.Lost}
+	return Result{Target: d.Target, Probe: d.Probe, Verdict: d.Verdict, Events: d.Events, Lost: d.Lost, Counterfactual: d.Counterfactual}
 }
 
 // NewDocument joins a case and its verdict. Lists that are empty are [] in the
@@ -58,6 +60,12 @@ func NewDocument(c evidence.Case, v verdict.Verdict) Document {
 	for i := range v.Fixes {
 		list(&v.Fixes[i].Commands)
 		list(&v.Fixes[i].Undo)
+	}
+	if t := c.Counterfactual; t != nil {
+		copied := *t
+		list(&copied.Commands)
+		list(&copied.Undo)
+		c.Counterfactual = &copied
 	}
 	if v.Where.Rule != nil {
 		r := *v.Where.Rule

@@ -51,6 +51,12 @@ func Markdown(w io.Writer, c *evidence.Case, v verdict.Verdict) error {
 		if len(f.Undo) > 0 {
 			add("Undo", "%s", code(strings.Join(f.Undo, "; ")))
 		}
+		switch t := c.Counterfactual; {
+		case f.Verified:
+			add("Tried", "with this fix the service answers, without it not; it was taken back")
+		case t != nil && t.Fix == 0 && t.Cause != "":
+			add("Tried", "with this fix: %s; it was taken back", code(strings.TrimPrefix(t.Summary, to)))
+		}
 	}
 	if list := unseen(c, v, 0); len(list) > 0 {
 		add("Not seen", "%s%s", code(list[0]), more(len(list)-1))

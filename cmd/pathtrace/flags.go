@@ -11,6 +11,8 @@ type flags struct {
 	container                                         word
 	send, expect, hooks, scope, color, bundle, ticket word
 	noTouch, json, quiet, timing, redact, version     bool
+	verifyFix, yes, force                             bool
+	trial                                             word // --for
 	verbose                                           int
 }
 
@@ -74,6 +76,12 @@ func (f *flags) groups() []flagGroup {
 	watch.word(&f.scope, "scope", "", "host|netns", "host", "all namespaces of this host, or the probe's alone")
 	watch.BoolVar(&f.noTouch, "no-touch", false, "add not even a temporary trace rule")
 
+	try := group("Trying the fix")
+	try.BoolVar(&f.verifyFix, "verify-fix", false, "apply the smallest fix, probe again, take it back: proof that it was the cause")
+	try.word(&f.trial, "for", "", "DUR", "30s", "take it back after this time at the latest, whatever happens")
+	try.BoolVar(&f.yes, "yes", false, "do not ask before")
+	try.BoolVar(&f.force, "force", false, "also what may cut the ssh session that this runs in")
+
 	out := f.output()
 	out.word(&f.bundle, "output", "o", "FILE", "", "write the evidence into this archive, FILE.zip")
 	out.BoolVar(&f.redact, "redact", false, "the same substitute for the same address, name and user everywhere")
@@ -81,7 +89,7 @@ func (f *flags) groups() []flagGroup {
 	out.BoolVar(&f.timing, "timing", false, "where our own time went, on stderr and in the JSON")
 	out.BoolVar(&f.version, "version", false, "which pathtrace this is")
 	out.BoolP("help", "h", false, "this text")
-	return []flagGroup{from, talk, watch, out}
+	return []flagGroup{from, talk, watch, try, out}
 }
 
 // output declares the flags of whatever prints a verdict.
@@ -97,7 +105,7 @@ func (f *flags) output() flagGroup {
 
 // setDefaults gives the flags that a command does not declare the values they would have.
 func (f *flags) setDefaults() {
-	for p, s := range map[*word]string{&f.timeout: "3s", &f.hooks: "auto", &f.scope: "host"} {
+	for p, s := range map[*word]string{&f.timeout: "3s", &f.hooks: "auto", &f.scope: "host", &f.trial: "30s"} {
 		if *p == "" {
 			*p = word(s)
 		}
