@@ -193,7 +193,7 @@ func (p *page) fix(f verdict.Fix, verbose int) {
 		p.command("fix", s)
 	}
 	if f.Verified {
-		p.block("", "# tried: with it the service answers; taken back")
+		p.block("", "# tried: with it the service answers")
 	}
 	for _, s := range f.Undo {
 		p.command("undo", s)
