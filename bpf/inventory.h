@@ -61,7 +61,8 @@ __noinline int inv_record(__u64 function, __u64 priv, __u64 ops, __u64 dev, __u6
 	BPF_SNPRINTF(e->text.function, sizeof(e->text.function), "%ps", function);
 	/* types of modules that are not loaded: such hooks cannot be there */
 	if (bpf_core_type_exists(struct nft_chain) &&
-	    (begins(e->text.function, "nft_do_chain") || begins(e->text.function, "nft_nat_do_chain"))) {
+	    (begins(e->text.function, "nft_do_chain") || begins(e->text.function, "nft_nat_do_chain") ||
+	     begins(e->text.function, "nf_route_table_"))) { /* chains of type route */
 		struct nft_chain *chain = (void *)priv;
 		struct nft_table *table = BPF_CORE_READ(chain, table);
 

@@ -34,7 +34,7 @@ func newNFHook(s *sample) nfHook {
 		h.NAT = true
 	}
 	switch {
-	case strings.HasPrefix(fn, "nft_do_chain"), strings.HasPrefix(fn, "nft_nat_do_chain"):
+	case strings.HasPrefix(fn, "nft_do_chain"), strings.HasPrefix(fn, "nft_nat_do_chain"), strings.HasPrefix(fn, "nf_route_table_"): // the last: of type route
 		h.Type, h.NFFamily = "nft", familyName(s.Family)
 	case table != "": // x_tables: ipt_do_table, or mangle's wrapper around it
 		h.Type, h.Chain = "iptables-legacy", h.Hook.Hook

@@ -154,13 +154,20 @@ func Open(o Options) (*Tracer, error) {
 	return t, nil
 }
 
-func (t *Tracer) attach() error {
-	var err error
+// listen starts to read the ring buffer.
+func (t *Tracer) listen() (err error) {
 	if t.reader, err = ringbuf.NewReader(t.coll.Maps["events"]); err != nil {
 		return fmt.Errorf("open the ring buffer: %w", err)
 	}
 	t.wg.Add(1)
 	go t.read()
+	return nil
+}
+
+func (t *Tracer) attach() error {
+	if err := t.listen(); err != nil {
+		return err
+	}
 	for name, prog := range t.coll.Programs {
 		h, ok := hookNamed(name)
 		if !ok {

@@ -9,14 +9,14 @@ import (
 // newRulesCmd makes the command about firewall rules.
 func newRulesCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "rules try TARGET",
-		Short: "a guarded trial of a firewall rule",
+		Use:   "rules show|try …",
+		Short: "the firewall as it stands, with counters; a guarded trial of a rule",
 		RunE: func(*cobra.Command, []string) error {
-			return badUse("rules can try: pathtrace rules try TARGET")
+			return badUse("rules can show and try: pathtrace rules show [TARGET], pathtrace rules try TARGET")
 		},
 		Args: cobra.ArbitraryArgs,
 	}
-	cmd.AddCommand(newRulesTryCmd(a))
+	cmd.AddCommand(newRulesShowCmd(a), newRulesTryCmd(a))
 	return cmd
 }
 
