@@ -115,7 +115,6 @@ func TestOptionErrors(t *testing.T) {
 		"--color red":                            "--color red: it takes auto, always, never",
 		"--raw":                                  "unknown flag: --raw",
 		"--peer ssh://elsewhere":                 "unknown flag: --peer",
-		"--verify-fix":                           "unknown flag: --verify-fix",
 		"--container web":                        "--container \"web\": an identifier has",
 		"--container " + strings.Repeat("0", 64): "no process of such a container",
 		"--container 3f2a --pid 1":               "exclude each other",
