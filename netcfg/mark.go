@@ -84,3 +84,6 @@ func (n *Netns) File() (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), "netns "+n.Name), nil
 }
+
+// Path leads to n for as long as whatever holds it there: a mount, or a process that is in it.
+func (n *Netns) Path() string { return n.path }

@@ -12,6 +12,8 @@ type nftReader struct {
 	p     *packet
 	words []string
 	r     reading
+	// lost: an expression was met that is not known. What looks like a comparison after it may be a part of it.
+	lost bool
 }
 
 // readNFT reads a rule as "nft list" prints it. Whatever is not known here may match.
@@ -22,11 +24,22 @@ func (p *packet) readNFT(words []string) reading {
 			return n.r
 		}
 		if !n.statement() && !n.match() {
-			n.r.condition(mayMeet)
-			n.words = n.words[1:]
+			n.lose()
+			n.next()
 		}
 	}
 	return n.r
+}
+
+func (n *nftReader) lose() {
+	n.lost = true
+	n.r.condition(mayMeet)
+}
+
+func (n *nftReader) condition(m met) {
+	if !n.lost {
+		n.r.condition(m)
+	}
 }
 
 // starts reports whether the next words are these, and takes them.
@@ -74,8 +87,7 @@ func (n *nftReader) verdict() bool {
 
 // verdictMap takes what a map decides: any of its verdicts, or none.
 func (n *nftReader) verdictMap() bool {
-	at := slices.Index(n.words, "vmap")
-	if at < 0 || at > 4 {
+	if !slices.Contains(n.words, "vmap") {
 		return false
 	}
 	n.r.condition(mayMeet)
@@ -117,12 +129,12 @@ func (n *nftReader) match() bool {
 	switch n.words[0] {
 	case "ip", "ip6":
 		if p.dest.IsValid() && p.dest.Is4() != (n.words[0] == "ip") {
-			n.r.condition(notMet)
+			n.condition(notMet)
 		}
 	case "tcp", "udp", "icmp":
-		n.r.condition(p.isProtocol(n.words[0]))
+		n.condition(p.isProtocol(n.words[0]))
 	case "icmpv6":
-		n.r.condition(p.isProtocol("ipv6-icmp"))
+		n.condition(p.isProtocol("ipv6-icmp"))
 	}
 	switch {
 	case n.starts("ip", "saddr"), n.starts("ip6", "saddr"):
@@ -163,24 +175,20 @@ func (n *nftReader) compare(f func(string) met) {
 	var values []string
 	switch w := n.next(); {
 	case w == "{":
-		for {
-			w := n.next()
-			if w == "}" || w == "" {
-				break
-			}
+		for w := n.next(); w != "}" && w != ""; w = n.next() {
 			if w = strings.Trim(w, `",`); w != "" {
 				values = append(values, w)
 			}
 		}
-	case strings.HasPrefix(w, "@"), w == "<", w == ">", w == "<=", w == ">=", w == "&", w == "|":
-		n.r.condition(mayMeet)
+	case w == "" || strings.ContainsAny(w[:1], "@<>&|^.$"):
+		n.lose()
 		return
 	default:
 		values = strings.Split(strings.Trim(w, `"`), ",")
 	}
 	if len(n.words) > 0 && slices.Contains([]string{"&", "|", "^", "<<", ">>", "map", ":", ".", "/"}, n.words[0]) {
-		n.r.condition(mayMeet) // more than a plain comparison
+		n.lose() // more than a plain comparison
 		return
 	}
-	n.r.condition(anyOf(values, f).negated(not))
+	n.condition(anyOf(values, f).negated(not))
 }

@@ -137,7 +137,8 @@ func (w *walker) follow(in chainName, r reading, at, here met, out *way) met {
 		return rest
 	}
 	sub := way{on: min(here, mayMeet), accept: min(here, mayMeet)} // not known
-	if r.does == "?" {
+	if r.does == "?" {                                             // a map may also say to return
+		out.on = max(out.on, sub.on)
 		for _, to := range r.to {
 			w.chain(chainName{in.legacy, in.family, in.table, to}, min(here, mayMeet))
 		}

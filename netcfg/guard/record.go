@@ -53,26 +53,38 @@ type Process struct {
 // Namespace is a network namespace as it can be found again.
 type Namespace struct {
 	Name   string `json:"name"`
+	Path   string `json:"path"` // where it was found, and may be no more
 	Inode  uint64 `json:"inode"`
 	Cookie uint64 `json:"cookie,omitempty"` // 0 before Linux 5.14
 }
 
 func namespaceOf(n *netcfg.Netns) Namespace {
 	cookie, _ := n.Cookie() // without it the inode must do
-	return Namespace{Name: n.Name, Inode: n.Inode, Cookie: cookie}
+	return Namespace{Name: n.Name, Path: n.Path(), Inode: n.Inode, Cookie: cookie}
 }
 
 // find opens the namespace. The error wraps [netcfg.ErrNoNetns] when it is gone.
 func (n Namespace) find() (*netcfg.Netns, error) {
-	found, err := netcfg.Open(fmt.Sprintf("net:[%d]", n.Inode))
-	if err != nil {
+	found, err := netcfg.Open(n.Path)
+	if err == nil && n.is(found) {
+		return found, nil
+	}
+	if err == nil {
+		found.Close()
+	}
+	if found, err = netcfg.Open(fmt.Sprintf("net:[%d]", n.Inode)); err != nil {
 		return nil, err
 	}
-	if namespaceOf(found).Cookie != n.Cookie {
-		found.Close()
-		return nil, fmt.Errorf("%s: another has its number: %w", n.Name, netcfg.ErrNoNetns)
+	if n.is(found) {
+		return found, nil
 	}
-	return found, nil
+	found.Close()
+	return nil, fmt.Errorf("%s: another has its number: %w", n.Name, netcfg.ErrNoNetns)
+}
+
+func (n Namespace) is(other *netcfg.Netns) bool {
+	o := namespaceOf(other)
+	return o.Inode == n.Inode && o.Cookie == n.Cookie
 }
 
 // stateDir is where records are, and the audit file's directory.
