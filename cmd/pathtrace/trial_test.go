@@ -344,3 +344,57 @@ func (k *killing) audited() int {
 	}
 	return strings.Count(string(text), " changes ")
 }
+
+// TestTrialInterrupted: Ctrl-C while the second probe is on its way takes the change back, and tells what was seen.
+func TestTrialInterrupted(t *testing.T) {
+	needRoot(t)
+	bin := build(t)
+	dir := stateDir(t)
+	f := findFault(t, "drop-behind-drop") // the second probe waits for an answer that does not come
+	l := startLab(t, f, 2400)
+	before := snapshot(t, l)
+	cmd := exec.Command(bin, append([]string{"rules", "try", "--yes"}, arguments(l, f)...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	inotify := watchFor(t, filepath.Dir(dir))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	inotify() // the directory of records: the change is about to be made
+	if err := cmd.Process.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	var r tried
+	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+		t.Fatalf("%v: %s%s", err, stdout.String(), stderr.String())
+	}
+	if code := cmd.ProcessState.ExitCode(); code != 130 || r.Counterfactual == nil || !strings.Contains(r.Counterfactual.Untried, "interrupted") {
+		t.Errorf("exit %d, %+v", code, r.Counterfactual)
+	}
+	if diff := cmp.Diff(before, snapshot(t, l)); diff != "" {
+		t.Error(diff)
+	}
+	if list, err := guard.List(); err != nil || len(list) > 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// watchFor returns a function that waits until something is made in dir.
+func watchFor(t *testing.T, dir string) func() {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds())); n != 1 {
+			t.Fatalf("nothing was made in %s: %v", dir, err)
+		}
+	}
+}
