@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,9 @@ import (
 // TestMain makes this binary serve as the command too: as pathtrace in the scripts.
 func TestMain(m *testing.M) {
 	guard.Serve()
+	if os.Getenv("PATHTRACE_STATE_DIR") == "" { // no test minds the changes that this host has pending
+		os.Setenv("PATHTRACE_STATE_DIR", filepath.Join(os.TempDir(), fmt.Sprintf("pathtrace-test-%d", os.Getpid())))
+	}
 	testscript.Main(m, map[string]func(){"pathtrace": main})
 }
 

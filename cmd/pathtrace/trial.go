@@ -127,6 +127,12 @@ func (e *experiment) plan() string {
 
 // run makes the change, probes, takes it back, looks whether all is as before, and probes again.
 func (e *experiment) run(ctx context.Context) error {
+	release, err := guard.Alone()
+	if err != nil {
+		e.note.Untried = "nothing was changed: " + err.Error()
+		return nil
+	}
+	defer release()
 	before, err := configuration(ctx, e.netns)
 	if err != nil {
 		e.note.Untried = "what would have to be restored cannot be read: " + err.Error()

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -124,8 +123,8 @@ func cannotUndo(err error) error {
 	return &TraceError{Code: "undo", Message: strings.ReplaceAll(err.Error(), "\n", "; "), Err: err}
 }
 
-// replay takes back what killed runs have left, before this one looks at anything. What
-// fails is told, and does not keep anybody from his trace.
+// replay takes back what killed runs have left, before this one looks at anything, and tells of
+// the changes that are being tried. What fails is told, and does not keep anybody from his trace.
 func (a *app) replay() {
 	if os.Geteuid() != 0 {
 		return
@@ -135,6 +134,12 @@ func (a *app) replay() {
 		fmt.Fprintln(a.stderr, "pathtrace: of a run that was killed: "+undoneLine(r))
 	}
 	if err != nil {
-		fmt.Fprintln(a.stderr, "pathtrace: of a run that was killed: "+report.Clean(strings.ReplaceAll(errors.Join(err).Error(), "\n", "; ")))
+		fmt.Fprintln(a.stderr, "pathtrace: of a run that was killed: "+report.Clean(strings.ReplaceAll(err.Error(), "\n", "; ")))
+	}
+	pending, _ := guard.List() // what cannot be read was told just now
+	for _, p := range pending {
+		if r := p.Record; !p.Left {
+			fmt.Fprintln(a.stderr, report.Clean(fmt.Sprintf("pathtrace: a change is in force until %s, which this run may see: %s: %s", r.Deadline.Format(time.TimeOnly), r.Namespace.Name, r.What)))
+		}
 	}
 }

@@ -63,7 +63,12 @@ func undoCommand(t *testing.T, want int, args ...string) string {
 }
 
 func TestUndoByID(t *testing.T) {
-	n, _ := armed(t)
+	n, path := armed(t)
+	var stdout, stderr bytes.Buffer
+	run(t.Context(), []string{"--netns", path, "127.0.0.1:9"}, strings.NewReader(""), &stdout, &stderr)
+	if !strings.HasPrefix(stderr.String(), "pathtrace: a change is in force until ") || !hasRoute(t, n) {
+		t.Errorf("%q", stderr.String())
+	}
 	list := undoCommand(t, 0, "--list")
 	if strings.Count(list, "\n") != 2 || !strings.Contains(list, "until ") || strings.Contains(list, "\x1b") {
 		t.Errorf("%q", list)

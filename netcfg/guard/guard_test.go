@@ -575,6 +575,22 @@ func chmod(t *testing.T, name string, mode fs.FileMode) {
 	}
 }
 
+func TestAlone(t *testing.T) {
+	t.Setenv("PATHTRACE_STATE_DIR", filepath.Join(t.TempDir(), "state"))
+	release, err := Alone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Alone(); !errors.Is(err, ErrBusy) {
+		t.Errorf("a second one: %v", err)
+	}
+	release()
+	if release, err = Alone(); err != nil {
+		t.Fatal(err)
+	}
+	release()
+}
+
 func TestSettled(t *testing.T) {
 	for stderr, want := range map[string]bool{
 		"RTNETLINK answers: File exists":             true,

@@ -104,6 +104,30 @@ func makeDir(dir string) error {
 	return checkOwned(dir, true)
 }
 
+// ErrBusy says that another process of this host is trying a change.
+var ErrBusy = errors.New("another pathtrace is trying a change on this host")
+
+// Alone keeps other processes from being alone at the same time, until release is called or this
+// process ends: two trials at once would each be seen in the other's probes.
+func Alone() (release func(), err error) {
+	dir, _ := stateDir()
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrBusy
+		}
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
 func checkOwned(name string, dir bool) error {
 	info, err := os.Lstat(name)
 	if err != nil {
@@ -114,7 +138,7 @@ func checkOwned(name string, dir bool) error {
 	case info.IsDir() != dir || !dir && !info.Mode().IsRegular():
 		return fmt.Errorf("%s: not a plain file or directory", name)
 	case !ok || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%s: others may write to it", name)
+		return fmt.Errorf("%s: not our own, or others may write to it", name)
 	}
 	return nil
 }
