@@ -127,13 +127,17 @@ struct event {
 };
 
 /* Stages of KIND_WRAP. */
-enum { WRAP_ASKED, WRAP_ANSWERED, WRAP_REFUSED };
+enum { WRAP_ASKED, WRAP_ANSWERED, WRAP_REFUSED, WRAP_OPENED };
 
-/* hosts_access() or refuse() of libwrap, called about a connection of ours. */
+/*
+ * hosts_access() or refuse() of libwrap, called about a connection of ours; or
+ * (WRAP_OPENED) a process that holds one has opened a file of rules: allow is its
+ * name, daemon the process's argv[0], err what the call returned.
+ */
 struct wrap_event {
 	struct event event;
 	__u32 stage;
-	__s32 fd;	   /* of the request; -1: it names none */
+	__s32 fd;	   /* of the request; -1: it names none. WRAP_OPENED: other connections of the process; -1: not all were looked at */
 	__u32 parent;	   /* thread group of the parent process */
 	__u32 mnt_ns;	   /* inode number */
 	__u64 root_inode;  /* the process's root directory */

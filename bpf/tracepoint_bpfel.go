@@ -306,6 +306,9 @@ const (
 	TracepointProgTcpSendReset            = "tcp_send_reset"
 	TracepointProgWrapAnswer              = "wrap_answer"
 	TracepointProgWrapAsk                 = "wrap_ask"
+	TracepointProgWrapOpen                = "wrap_open"
+	TracepointVarCallOpen                 = "call_open"
+	TracepointVarCallOpenat               = "call_openat"
 	TracepointVarConsumeHasLocation       = "consume_has_location"
 	TracepointVarHasObservers             = "has_observers"
 	TracepointVarIptTableFirst            = "ipt_table_first"
@@ -318,6 +321,9 @@ const (
 	TracepointVarReading                  = "reading"
 	TracepointVarRegAddress               = "reg_address"
 	TracepointVarRegArgument              = "reg_argument"
+	TracepointVarRegCall                  = "reg_call"
+	TracepointVarRegOpenName              = "reg_open_name"
+	TracepointVarRegOpenatName            = "reg_openat_name"
 	TracepointVarRegResult                = "reg_result"
 	TracepointVarResetHasReason           = "reset_has_reason"
 	TracepointVarReturnPops               = "return_pops"
@@ -407,6 +413,7 @@ type TracepointProgramSpecs struct {
 	TcpSendReset            *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
 	WrapAnswer              *ebpf.ProgramSpec `ebpf:"wrap_answer"`
 	WrapAsk                 *ebpf.ProgramSpec `ebpf:"wrap_ask"`
+	WrapOpen                *ebpf.ProgramSpec `ebpf:"wrap_open"`
 }
 
 // TracepointMapSpecs contains maps before they are loaded into the kernel.
@@ -434,6 +441,8 @@ type TracepointMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracepointVariableSpecs struct {
+	CallOpen           *ebpf.VariableSpec `ebpf:"call_open"`
+	CallOpenat         *ebpf.VariableSpec `ebpf:"call_openat"`
 	ConsumeHasLocation *ebpf.VariableSpec `ebpf:"consume_has_location"`
 	HasObservers       *ebpf.VariableSpec `ebpf:"has_observers"`
 	IptTableFirst      *ebpf.VariableSpec `ebpf:"ipt_table_first"`
@@ -446,6 +455,9 @@ type TracepointVariableSpecs struct {
 	Reading            *ebpf.VariableSpec `ebpf:"reading"`
 	RegAddress         *ebpf.VariableSpec `ebpf:"reg_address"`
 	RegArgument        *ebpf.VariableSpec `ebpf:"reg_argument"`
+	RegCall            *ebpf.VariableSpec `ebpf:"reg_call"`
+	RegOpenName        *ebpf.VariableSpec `ebpf:"reg_open_name"`
+	RegOpenatName      *ebpf.VariableSpec `ebpf:"reg_openat_name"`
 	RegResult          *ebpf.VariableSpec `ebpf:"reg_result"`
 	ResetHasReason     *ebpf.VariableSpec `ebpf:"reset_has_reason"`
 	ReturnPops         *ebpf.VariableSpec `ebpf:"return_pops"`
@@ -516,6 +528,8 @@ func (m *TracepointMaps) Close() error {
 //
 // It can be passed to LoadTracepointObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracepointVariables struct {
+	CallOpen           *ebpf.Variable `ebpf:"call_open"`
+	CallOpenat         *ebpf.Variable `ebpf:"call_openat"`
 	ConsumeHasLocation *ebpf.Variable `ebpf:"consume_has_location"`
 	HasObservers       *ebpf.Variable `ebpf:"has_observers"`
 	IptTableFirst      *ebpf.Variable `ebpf:"ipt_table_first"`
@@ -528,6 +542,9 @@ type TracepointVariables struct {
 	Reading            *ebpf.Variable `ebpf:"reading"`
 	RegAddress         *ebpf.Variable `ebpf:"reg_address"`
 	RegArgument        *ebpf.Variable `ebpf:"reg_argument"`
+	RegCall            *ebpf.Variable `ebpf:"reg_call"`
+	RegOpenName        *ebpf.Variable `ebpf:"reg_open_name"`
+	RegOpenatName      *ebpf.Variable `ebpf:"reg_openat_name"`
 	RegResult          *ebpf.Variable `ebpf:"reg_result"`
 	ResetHasReason     *ebpf.Variable `ebpf:"reset_has_reason"`
 	ReturnPops         *ebpf.Variable `ebpf:"return_pops"`
@@ -579,6 +596,7 @@ type TracepointPrograms struct {
 	TcpSendReset            *ebpf.Program `ebpf:"tcp_send_reset"`
 	WrapAnswer              *ebpf.Program `ebpf:"wrap_answer"`
 	WrapAsk                 *ebpf.Program `ebpf:"wrap_ask"`
+	WrapOpen                *ebpf.Program `ebpf:"wrap_open"`
 }
 
 func (p *TracepointPrograms) Close() error {
@@ -621,6 +639,7 @@ func (p *TracepointPrograms) Close() error {
 		p.TcpSendReset,
 		p.WrapAnswer,
 		p.WrapAsk,
+		p.WrapOpen,
 	)
 }
 

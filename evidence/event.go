@@ -6,22 +6,23 @@ package evidence
 type Kind string
 
 const (
-	Receive     Kind = "receive"    // a device handed the packet to the stack (netif_receive_skb)
-	Transmit    Kind = "transmit"   // the packet was queued on a device (net_dev_queue)
-	Drop        Kind = "drop"       // the packet was freed as lost (kfree_skb)
-	Consume     Kind = "consume"    // the packet was freed as used up (consume_skb)
-	RuleVerdict Kind = "rule"       // a firewall rule or policy took a decision about the packet
-	HookPassed  Kind = "hook"       // the packet passed between two netfilter hook functions
-	Route       Kind = "route"      // a routing table was asked (fib_table_lookup)
-	State       Kind = "state"      // a TCP socket changed its state (inet_sock_set_state)
-	ResetSent   Kind = "reset-sent" // the TCP stack answered with a RST (tcp_send_reset)
-	ResetGot    Kind = "reset-got"  // a socket took a RST (tcp_receive_reset)
-	ICMPSent    Kind = "icmp-sent"  // the IPv4 stack or firewall answered with an ICMP error (icmp_send)
-	NeighborEvt Kind = "neighbor"   // a next hop's link address was asked for, or was not found
-	Retransmit  Kind = "retransmit" // a TCP socket sends a segment again (tcp_retransmit_skb)
-	Request     Kind = "request"    // a listener was asked for a connection (tcp_conn_request); its queues as the kernel found them
-	Accept      Kind = "accept"     // a process takes the connection (security_sock_graft)
-	WrapCall    Kind = "libwrap"    // a server asked tcp wrappers about our connection (uprobes on hosts_access and refuse)
+	Receive     Kind = "receive"      // a device handed the packet to the stack (netif_receive_skb)
+	Transmit    Kind = "transmit"     // the packet was queued on a device (net_dev_queue)
+	Drop        Kind = "drop"         // the packet was freed as lost (kfree_skb)
+	Consume     Kind = "consume"      // the packet was freed as used up (consume_skb)
+	RuleVerdict Kind = "rule"         // a firewall rule or policy took a decision about the packet
+	HookPassed  Kind = "hook"         // the packet passed between two netfilter hook functions
+	Route       Kind = "route"        // a routing table was asked (fib_table_lookup)
+	State       Kind = "state"        // a TCP socket changed its state (inet_sock_set_state)
+	ResetSent   Kind = "reset-sent"   // the TCP stack answered with a RST (tcp_send_reset)
+	ResetGot    Kind = "reset-got"    // a socket took a RST (tcp_receive_reset)
+	ICMPSent    Kind = "icmp-sent"    // the IPv4 stack or firewall answered with an ICMP error (icmp_send)
+	NeighborEvt Kind = "neighbor"     // a next hop's link address was asked for, or was not found
+	Retransmit  Kind = "retransmit"   // a TCP socket sends a segment again (tcp_retransmit_skb)
+	Request     Kind = "request"      // a listener was asked for a connection (tcp_conn_request); its queues as the kernel found them
+	Accept      Kind = "accept"       // a process takes the connection (security_sock_graft)
+	WrapCall    Kind = "libwrap"      // a server asked tcp wrappers about our connection (uprobes on hosts_access and refuse)
+	RulesOpened Kind = "libwrap-file" // a process that held our connection opened a file of rules of tcp wrappers (sys_exit)
 )
 
 // Directions of a packet, seen from the probe.
@@ -63,6 +64,7 @@ type Event struct {
 	Neighbor  *Neighbor    `json:"neighbor,omitempty"`
 	Socket    *EventSocket `json:"socket,omitempty"` // the socket the kernel had found for the packet
 	Wrap      *Wrap        `json:"libwrap,omitempty"`
+	Opened    *Opened      `json:"opened,omitempty"`
 	PID       int          `json:"pid,omitempty"` // the task on the CPU: the actor only in process context
 	Comm      string       `json:"comm,omitempty"`
 	InTask    bool         `json:"in_task,omitempty"`    // the event happened in process context, so PID is its author

@@ -104,6 +104,10 @@ func (l *ladder) answer(e *evidence.Event) {
 		if w := e.Wrap; w != nil && w.Granted != nil && !*w.Granted {
 			l.add(e, vital, "libwrap", fmt.Sprintf("%s: hosts_access(%s) denies", task(e), w.Daemon), "✗")
 		}
+	case evidence.RulesOpened:
+		if o := e.Opened; o != nil && l.v.Cause == "libwrap-denied" {
+			l.add(e, vital, "libwrap", fmt.Sprintf("%s opens %s", task(e), o.Path), "")
+		}
 	}
 }
 

@@ -31,19 +31,14 @@ type Document struct {
 
 // Result is what came of one address.
 type Result struct {
-	Target  evidence.Target  `json:"target"`
-	Probe   evidence.Probe   `json:"probe"`
-	Verdict verdict.Verdict  `json:"verdict"`
-	Events  []evidence.Event `json:"events"`
-	Lost    uint64           `json:"lost"`
-
-	Counterfactual *evidence.Counterfactual `json:"counterfactual,omitempty"`
+	evidence.Case
+	Verdict verdict.Verdict `json:"verdict"`
 }
 
-// NewResult is the part of a document that each address has of its own.
+// NewResult joins the case of one address and its verdict, as [NewDocument] does.
 func NewResult(c evidence.Case, v verdict.Verdict) Result {
 	d := NewDocument(c, v)
-	return Result{Target: d.Target, Probe: d.Probe, Verdict: d.Verdict, Events: d.Events, Lost: d.Lost, Counterfactual: d.Counterfactual}
+	return Result{d.Case, d.Verdict}
 }
 
 // NewDocument joins a case and its verdict. Lists that are empty are [] in the

@@ -16,18 +16,52 @@ import (
 // MaxCase is the largest case that [ReadCase] takes, in bytes.
 const MaxCase = 64 << 20
 
-// ReadCase reads what --json printed, or a case.json. Keys it does not know are
+// ReadCase reads what --json printed, or a case.json; of several addresses it
+// takes that of the worst. Keys it does not know are
 // ignored, and so is a verdict: the caller judges anew. A case of another
 // major format version is refused. Errors are one line.
 func ReadCase(r io.Reader) (evidence.Case, error) {
-	data, err := io.ReadAll(io.LimitReader(r, MaxCase+1))
+	data, err := readAll(r)
 	if err != nil {
 		return evidence.Case{}, err
 	}
-	if len(data) > MaxCase {
-		return evidence.Case{}, fmt.Errorf("not a case: larger than %d MiB", MaxCase>>20)
-	}
 	return parseCase(data)
+}
+
+// ReadCases is [ReadCase] for each address of what --json printed, in its order.
+func ReadCases(r io.Reader) ([]evidence.Case, error) {
+	data, err := readAll(r)
+	if err != nil {
+		return nil, err
+	}
+	worst, err := parseCase(data)
+	if err != nil {
+		return nil, err
+	}
+	var d struct{ Results []json.RawMessage }
+	if err := json.Unmarshal(data, &d); err != nil {
+		return nil, broken(data, err)
+	}
+	var all []evidence.Case
+	for _, raw := range d.Results {
+		c, err := parseCase(raw)
+		if err != nil { // format 1.0 began with results that were not whole
+			return []evidence.Case{worst}, nil
+		}
+		all = append(all, c)
+	}
+	if len(all) == 0 {
+		all = append(all, worst)
+	}
+	return all, nil
+}
+
+func readAll(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, MaxCase+1))
+	if err == nil && len(data) > MaxCase {
+		err = fmt.Errorf("not a case: larger than %d MiB", MaxCase>>20)
+	}
+	return data, err
 }
 
 func parseCase(data []byte) (evidence.Case, error) {

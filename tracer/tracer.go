@@ -57,6 +57,8 @@ type Options struct {
 	Ring uint32
 	// Hooks is how functions are hooked: auto (the best that works, also ""), fentry, kprobe, or tracepoint for not at all.
 	Hooks string
+	// NoUprobes is what an attempt to attach one is answered with, as a kernel without them does; nil: they are tried.
+	NoUprobes error
 	// Take is given what is seen, as it comes, from goroutines of the tracer. It must not block.
 	Take func(Record)
 }
@@ -70,6 +72,7 @@ type Tracer struct {
 	types       *btf.Cache
 	wraps       *ebpf.CollectionSpec // programs for libwrap
 	manyUprobes bool
+	noUprobes   error
 	links       []link.Link
 	reader      *ringbuf.Reader
 	dec         decoder
@@ -123,7 +126,7 @@ func Open(o Options) (*Tracer, error) {
 	if o.Ring != 0 {
 		spec.Maps["events"].MaxEntries = o.Ring
 	}
-	t := &Tracer{types: types, wraps: wraps, take: o.Take, flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
+	t := &Tracer{types: types, wraps: wraps, noUprobes: o.NoUprobes, take: o.Take, flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
 	for _, m := range missing {
 		t.Missing = append(t.Missing, m.String())
 	}

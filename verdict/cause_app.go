@@ -141,6 +141,7 @@ func endedByApp(c *evidence.Case, e *evidence.Event, what string, states ...stri
 		}
 	}
 	v.Proof = append(v.Proof, "the client saw "+outcome(c))
+	noteFiles(c, v)
 	v.Summary = fmt.Sprintf("%s: %s (pid %d) in %s accepted, then %s the connection before it answered", target(c), s.Comm, s.PID, name(s.Netns), what)
 	return v
 }

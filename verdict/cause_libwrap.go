@@ -11,7 +11,7 @@ import (
 
 var wrapCauses = []Cause{{
 	ID: "libwrap-denied", Means: "accepted, then closed because of tcp wrappers",
-	Needs: "hosts_access() of libwrap returned 0 about our own connection (uprobe); libwrap: the rules of hosts.allow and hosts.deny as the server sees them (process, file)",
+	Needs: "hosts_access() of libwrap returned 0 about our own connection (uprobe), or without uprobes (inferred): a process that held it and no other opened both files, it was closed, and the rules deny; libwrap: the rules of hosts.allow and hosts.deny as the server sees them (process, file)",
 	Find:  findLibwrapDenied,
 }}
 
@@ -41,8 +41,15 @@ func heard(c *evidence.Case) bool {
 }
 
 func findLibwrapDenied(c *evidence.Case, e *evidence.Event) *Verdict {
+	if e != nil || c.Target.Protocol != "tcp" || heard(c) {
+		return nil
+	}
 	a := wrapAnswered(c)
-	if e != nil || c.Target.Protocol != "tcp" || a == nil || *a.Wrap.Granted || heard(c) {
+	if a == nil {
+		v, _ := denialByFiles(c)
+		return v
+	}
+	if *a.Wrap.Granted {
 		return nil
 	}
 	v := &Verdict{Certainty: Observed, Direction: evidence.Reply, Where: Where{Netns: a.Netns}}
@@ -50,7 +57,7 @@ func findLibwrapDenied(c *evidence.Case, e *evidence.Event) *Verdict {
 		a.Comm, a.PID, a.Wrap.Daemon, since(c, a)))
 	v.Where.Process = &evidence.Process{PID: a.PID, Comm: a.Comm}
 	rule := ""
-	if d := wrapDecision(c, a, v); d != nil {
+	if d := wrapDecision(c, a, a.Wrap.Daemon, v); d != nil {
 		rule = setWrapRule(c, a, d, v)
 	}
 	if v.Where.File == nil {
@@ -61,15 +68,15 @@ func findLibwrapDenied(c *evidence.Case, e *evidence.Event) *Verdict {
 	return v
 }
 
-// wrapDecision is what the rules say about the request of a; nil, with the reason in v, when they were not read.
-func wrapDecision(c *evidence.Case, a *evidence.Event, v *Verdict) *evidence.WrapDecision {
+// wrapDecision is what the rules say about the request of a, for a daemon; nil, with the reason in v, when they were not read.
+func wrapDecision(c *evidence.Case, a *evidence.Event, daemon string, v *Verdict) *evidence.WrapDecision {
 	n := space(c, a)
 	if n == nil || !unread(v, n, "libwrap", n.Wraps.Read(), n.Wraps.Why()) {
 		return nil
 	}
 	for i := range n.Wraps.Items {
 		d := &n.Wraps.Items[i]
-		if d.Process.PID != a.PID || d.Daemon != a.Wrap.Daemon {
+		if d.Process.PID != a.PID || a.Wrap != nil && d.Daemon != daemon {
 			continue
 		}
 		p := d.Process

@@ -119,6 +119,7 @@ func findAppError(c *evidence.Case, e *evidence.Event) *Verdict {
 	v.Proof = append(v.Proof, "the answer was "+words(c))
 	tlsFacts(c, v)
 	by := serverSide(c, v)
+	noteFiles(c, v)
 	v.Summary = fmt.Sprintf("%s: %s%s: %s", target(c), what, by, words(c))
 	return v
 }

@@ -117,11 +117,11 @@ func TestRedactedBundle(t *testing.T) {
 	if info, err := os.Stat(name + ".map"); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v %v", info.Mode(), err)
 	}
-	back, err := (&app{}).openCase(name)
+	all, err := (&app{}).openCases(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := verdict.Judge(&back), verdict.Judge(&c); got.Cause != want.Cause || got.Certainty != want.Certainty {
+	if got, want := verdict.Judge(&all[0]), verdict.Judge(&c); got.Cause != want.Cause || got.Certainty != want.Certainty {
 		t.Errorf("judged as %s %s, was %s %s", got.Cause, got.Certainty, want.Cause, want.Certainty)
 	}
 }

@@ -43,53 +43,63 @@ func newJudgeCmd(a *app) *cobra.Command {
 }
 
 func (a *app) judgeFile(o Options, name string) error {
-	c, err := a.openCase(name)
+	results, err := a.judgeAll(name)
 	if err != nil {
 		return err
 	}
-	v := a.judge(&c)
-	a.code = exitCode(v)
-	return a.print(c, v, o, nil)
+	return a.printAll(results, o)
 }
 
-// openCase reads the case of a bundle, or of what --json printed; - is standard input.
-func (a *app) openCase(name string) (evidence.Case, error) {
+// judgeAll judges each case of a file anew.
+func (a *app) judgeAll(name string) ([]result, error) {
+	cases, err := a.openCases(name)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]result, 0, len(cases))
+	for _, c := range cases {
+		results = append(results, result{c, a.judge(&c)})
+	}
+	return results, nil
+}
+
+// openCases reads the case of a bundle, or those of what --json printed; - is standard input.
+func (a *app) openCases(name string) ([]evidence.Case, error) {
 	if name == "-" {
-		return readCase("standard input", a.stdin, nil)
+		return readCases("standard input", a.stdin, nil)
 	}
 	file, err := os.Open(name)
 	if err != nil {
-		return evidence.Case{}, noCase(err)
+		return nil, noCase(err)
 	}
 	defer file.Close()
-	return readCase(name, file, file)
+	return readCases(name, file, file)
 }
 
-// readCase reads from in; archive is the same where it can be read at any place.
-func readCase(name string, in io.Reader, archive *os.File) (evidence.Case, error) {
+// readCases reads from in; archive is the same where it can be read at any place.
+func readCases(name string, in io.Reader, archive *os.File) (cases []evidence.Case, err error) {
 	buffered := bufio.NewReader(in)
 	head, _ := buffered.Peek(4) // an error shows again below
-	var c evidence.Case
-	var err error
 	switch {
 	case report.IsBundle(head) && archive == nil:
 		err = errors.New("a bundle cannot be read from a pipe: name the file")
 	case report.IsBundle(head):
 		var info fs.FileInfo
 		if info, err = archive.Stat(); err == nil {
-			c, err = report.ReadBundle(archive, info.Size())
+			cases = make([]evidence.Case, 1)
+			cases[0], err = report.ReadBundle(archive, info.Size())
 		}
 	default:
-		c, err = report.ReadCase(buffered)
+		cases, err = report.ReadCases(buffered)
 	}
 	var path *fs.PathError
 	switch {
 	case errors.As(err, &path):
-		return c, noCase(err)
+		return nil, noCase(err)
 	case err != nil:
-		return c, noCase(fmt.Errorf("%s: %w", name, err))
+		return nil, noCase(fmt.Errorf("%s: %w", name, err))
 	}
-	return c, nil
+	return cases, nil
 }
 
 func noCase(err error) error { return &UsageError{Code: "case", Err: err} }

@@ -45,20 +45,23 @@ func newReportCmd(a *app) *cobra.Command {
 	return cmd
 }
 
-// report prints a saved case. It ends well when it could: the verdict is not about this run.
+// report prints a saved case; of several addresses md and html show the worst. It
+// ends well when it could: the verdict is not about this run.
 func (a *app) report(o Options, name, format string) error {
-	c, err := a.openCase(name)
+	results, err := a.judgeAll(name)
 	if err != nil {
 		return err
 	}
-	v := a.judge(&c)
+	r := results[worst(results)]
 	switch format {
 	case "md":
-		return report.Markdown(&a.out, &c, v)
+		return report.Markdown(&a.out, &r.c, r.v)
 	case "html":
-		return report.HTML(&a.out, &c, v)
+		return report.HTML(&a.out, &r.c, r.v)
 	case "json":
 		o.JSON = true
 	}
-	return a.print(c, v, o, nil)
+	err = a.printAll(results, o)
+	a.code = 0
+	return err
 }

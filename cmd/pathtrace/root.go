@@ -43,11 +43,14 @@ type app struct {
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{
+	return newApp(stdin, stdout, stderr).run(ctx, args)
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
+	return &app{
 		stdin: stdin, stdout: stdout, stderr: stderr,
 		job: traceJob, judge: verdict.Judge, lookup: namespaceLookup, getenv: os.Getenv, terminal: terminal, config: readTools,
 	}
-	return a.run(ctx, args)
 }
 
 // subcommands lists what works beside the main job.

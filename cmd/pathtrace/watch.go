@@ -142,7 +142,7 @@ func decisive(r tracer.Record) bool {
 		return e.Direction == evidence.Forward && e.Packet != nil && e.Packet.Flags == "S"
 	case evidence.State:
 		return e.State.New == "ESTABLISHED"
-	case evidence.WrapCall:
+	case evidence.WrapCall, evidence.RulesOpened:
 		return true
 	}
 	return false
