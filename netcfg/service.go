@@ -61,7 +61,8 @@ type program struct {
 
 // Services tells of the programs that would serve port, by the names that
 // /etc/services and scheme (of a URL, may be empty) have for it: systemd's units
-// where systemd is in charge, pid files, processes, and what is installed.
+// where systemd is in charge, pid files, processes, what is installed, and the
+// containers for which Docker publishes the port.
 // nameNetns names other namespaces.
 func (n *Netns) Services(ctx context.Context, protocol string, port uint16, scheme string, nameNetns func(uint64) string) evidence.Section[evidence.Service] {
 	s := services{root: "/", netns: n, nameNetns: nameNetns}
@@ -83,7 +84,7 @@ func (n *Netns) Services(ctx context.Context, protocol string, port uint16, sche
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	return evidence.Have(s.find(ctx, protocol, s.names(protocol, port, scheme)))
+	return evidence.Have(append(s.find(ctx, protocol, s.names(protocol, port, scheme)), s.containers(protocol, port)...))
 }
 
 // names of units and programs that may serve the port.
@@ -269,12 +270,15 @@ func (n *Netns) listens(protocol string, pid int) []string {
 	return out
 }
 
-// readSome reads the beginning of a file.
+// readSome reads the beginning of a regular file: a pipe, which who owns the directory can put there, would keep us waiting.
 func readSome(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
 	return io.ReadAll(io.LimitReader(f, most))
 }
