@@ -233,5 +233,5 @@ const (
 	ServiceGone    = "gone"    // the pid file, or Docker's, names a process that does not exist
 	ServiceZombie  = "zombie"  // it has ended, and its parent has not asked for that yet
 	ServiceRunning = "running" // in Netns
-	ServiceIdle    = "idle"    // installed, and no process runs it
+	ServiceIdle    = "idle"    // installed, and no process of the namespace runs it
 )

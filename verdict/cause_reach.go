@@ -251,6 +251,9 @@ func serverSide(c *evidence.Case, v *Verdict) string {
 		return by
 	}
 	if p := setListener(c, e, n, v); p != nil {
+		if c.Target.Protocol == "tcp" {
+			p = accepter(c, e, n, p, v)
+		}
 		by = fmt.Sprintf(" by %s (pid %d) in %s", p.Comm, p.PID, name(e.Netns))
 	}
 	return by

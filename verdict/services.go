@@ -75,9 +75,9 @@ func serviceLine(n *evidence.Namespace, s *evidence.Service) (line string, dead 
 		return fmt.Sprintf("%s (pid %d) has ended, wherever it ran; its parent has not taken notice (state Z)", s.Name, s.PID), false
 	case evidence.ServiceIdle:
 		if s.File == s.Exe {
-			return fmt.Sprintf("%s is installed, and no process runs %s", s.Name, s.Exe), false
+			return fmt.Sprintf("%s is installed, and no process in %s runs %s", s.Name, name(n.Name), s.Exe), false
 		}
-		return fmt.Sprintf("%s is installed (%s), and no process runs %s", s.Name, s.File, s.Exe), false
+		return fmt.Sprintf("%s is installed (%s), and no process in %s runs %s", s.Name, s.File, name(n.Name), s.Exe), false
 	case evidence.ServiceRunning:
 		switch {
 		case s.Netns != n.Name:
