@@ -53,7 +53,7 @@ func denialByFiles(c *evidence.Case) (v *Verdict, why string) {
 	s := ended(c)
 	switch c.Probe.Outcome {
 	case evidence.Reset, evidence.Closed, evidence.Answered:
-		if s == nil {
+		if s == nil || heard(c) {
 			return nil, ""
 		}
 	case evidence.Connected, evidence.Silent:
@@ -111,7 +111,7 @@ func denialByFiles(c *evidence.Case) (v *Verdict, why string) {
 
 // noteFiles tells of the files of rules that a server opened to no proven effect.
 func noteFiles(c *evidence.Case, v *Verdict) {
-	if wrapAnswered(c) != nil {
+	if lastWrap(c, func(*evidence.Event) bool { return true }) != nil {
 		return
 	}
 	if _, why := denialByFiles(c); why != "" {

@@ -19,7 +19,7 @@ import (
 
 // deducible are the faults of tcp wrappers whose rules decide without what only
 // libwrap knows: the name that a server gives itself, or that of the client.
-var deducible = []string{"libwrap-vsftpd", "libwrap-vsftpd-option", "libwrap-inetd-tcpd", "libwrap-xinetd-tcpd", "libwrap-sshd"}
+var deducible = []string{"libwrap-vsftpd", "libwrap-vsftpd-option", "libwrap-inetd-tcpd", "libwrap-xinetd-tcpd", "libwrap-sshd", "libwrap-inetd-tcpd-spawn"}
 
 // TestLibwrapWithoutUprobes: where the calls of libwrap cannot be watched its
 // denials are inferred, or not spoken of, and nobody else's refusal is taken for one.
@@ -42,13 +42,15 @@ func TestLibwrapWithoutUprobes(t *testing.T) {
 			a := trace(t, bin, l, f)
 			base := strings.TrimSuffix(f.Name, "-v6")
 			switch {
+			case strings.HasSuffix(base, "-banners"): // what libwrap says itself cannot be told from what the server says
+				f.Cause, f.Want = "reachable", lab.Want{Role: lab.Server}
 			case f.Cause == "libwrap-denied" && slices.Contains(deducible, base):
 				f.Want.Certainty = "inferred"
 			case f.Cause == "libwrap-denied":
 				if !slices.Contains([]string{"closed-by-app", "reset-by-app", "app-error"}, a.Verdict.Cause) || a.Verdict.Where.File != nil {
 					t.Errorf("%s, %v\n%s", a.Verdict.Cause, a.Verdict.Where.File, brief(a))
 				}
-				if !strings.Contains(a.raw, "whether tcp wrappers denied: ") {
+				if !strings.HasSuffix(base, "-twist") && !strings.Contains(a.raw, "whether tcp wrappers denied: ") {
 					t.Errorf("it is not said why tcp wrappers are not to blame\n%s", brief(a))
 				}
 				return

@@ -101,7 +101,8 @@ func (g *gatherer) noteCallers(records []tracer.Record) {
 			continue
 		}
 		c := caller{Process: evidence.Process{PID: pid, Comm: r.Event.Comm}}
-		if p, err := netcfg.Process(pid); err == nil && p.State != "Z" {
+		// it may have gone on to another program, or be gone
+		if p, err := netcfg.Process(pid); err == nil && p.State != "Z" && p.Comm == r.Event.Comm {
 			c.Process = p
 			c.library, c.linked, _ = netcfg.LinkedLibwrap(pid)
 		}
@@ -133,7 +134,7 @@ func (g *gatherer) wrapDecisions(name string, c *evidence.Case) evidence.Section
 		}
 		var d evidence.WrapDecision
 		switch {
-		case e.Wrap != nil && e.Wrap.Granted != nil:
+		case e.Wrap != nil && (e.Wrap.Granted != nil || unanswered(c.Events[i:])):
 			through := g.witnesses(e, e.Wrap.Parent)
 			d = netcfg.EvaluateWrap(*e.Wrap, server, client, through, "pathtrace-"+c.ID)
 			g.identify(&d, e.PID, through)
@@ -157,6 +158,13 @@ func (g *gatherer) wrapDecisions(name string, c *evidence.Case) evidence.Section
 		return none
 	}
 	return evidence.Have(out)
+}
+
+// unanswered reports whether the first event is a call of hosts_access() that did not return.
+func unanswered(events []evidence.Event) bool {
+	return events[0].Function == "hosts_access" && !slices.ContainsFunc(events[1:], func(e evidence.Event) bool {
+		return e.Wrap != nil && e.PID == events[0].PID && e.Wrap.FD == events[0].Wrap.FD
+	})
 }
 
 // openedBefore are the files of rules that a process opened; nil where the name of one could not be read.
