@@ -42,14 +42,14 @@ func ProcessRoot(pid int) (evidence.Root, error) {
 // EvaluateWrap says what hosts.allow and hosts.deny decide about the request
 // w, which was made for the connection between server and client. The files
 // are read through /proc/PID/root of the first of the processes that sees the
-// same files as the one that asked. mark is for the comment of the change that would let the client in.
-func EvaluateWrap(w evidence.Wrap, server, client netip.AddrPort, through []int, mark string) evidence.WrapDecision {
+// same files as the one that asked, who is by. mark is for the comment of the change that would let the client in.
+func EvaluateWrap(w evidence.Wrap, server, client netip.AddrPort, by Reader, through []int, mark string) evidence.WrapDecision {
 	r := wrapRequest(w, server, client)
 	if slices.ContainsFunc(through, ownVariables) {
 		return evidence.WrapDecision{Daemon: w.Daemon, Address: r.Client.String(),
 			Unread: "the server has variables of its own for the names of its tables, which are not read"}
 	}
-	return evaluateRules(r, w.Tables, w.Root, through, mark)
+	return evaluateRules(r, w.Tables, w.Root, through, mark, by.refused)
 }
 
 // EvaluateOpened says the same about a request that was not seen, of the
@@ -67,7 +67,9 @@ func EvaluateOpened(comm string, opened []evidence.Opened, client netip.Addr, th
 		}
 		tables[i], refused[i] = o.Path, o.Errno == "EACCES" || o.Errno == "EPERM"
 	}
-	return evaluateRules(r, tables, last.Root, through, mark, refused[:]...)
+	return evaluateRules(r, tables, last.Root, through, mark, func(file string) bool {
+		return path.Base(file) == path.Base(libwrap.AllowPath) && refused[0] || path.Base(file) == path.Base(libwrap.DenyPath) && refused[1]
+	})
 }
 
 // daemonName is what a program calls itself to libwrap, as its source has it;
@@ -83,8 +85,8 @@ func daemonName(comm, argv0 string) string {
 }
 
 // evaluateRules reads the tables where one of the processes through sees them.
-// refused tells of hosts.allow and hosts.deny whether the server may not open it.
-func evaluateRules(r libwrap.Request, paths [2]string, root *evidence.Root, through []int, mark string, refused ...bool) evidence.WrapDecision {
+// refused tells of hosts.allow and hosts.deny, by our path of it, whether the server may not open it.
+func evaluateRules(r libwrap.Request, paths [2]string, root *evidence.Root, through []int, mark string, refused func(file string) bool) evidence.WrapDecision {
 	d := evidence.WrapDecision{Daemon: r.Daemon, Address: r.Client.String()}
 	if (paths[0] != "" || paths[1] != "") && paths != [2]string{libwrap.AllowPath, libwrap.DenyPath} {
 		d.Unread = fmt.Sprintf("the server has its own tables, %s and %s", paths[0], paths[1])
@@ -97,8 +99,8 @@ func evaluateRules(r libwrap.Request, paths [2]string, root *evidence.Root, thro
 	}
 	d.ReadAt = dir
 	tables := libwrap.ReadTables(libwrap.Root(dir))
-	for i, no := range refused {
-		[]*libwrap.Table{&tables.Allow, &tables.Deny}[i].Refused = no
+	for _, t := range []*libwrap.Table{&tables.Allow, &tables.Deny} {
+		t.Refused = refused(path.Join(dir, t.Path))
 	}
 	e := libwrap.Evaluate(tables, r)
 	d.Verdict, d.Option, d.Fault, d.Reasons = string(e.Verdict), e.Option, e.Fault, e.Reasons

@@ -58,7 +58,7 @@ func TestEvaluateWrapElsewhere(t *testing.T) {
 		"tables of its own": {evidence.Wrap{Daemon: "vsftpd", Tables: [2]string{"/srv/allow", "/etc/hosts.deny"}, Root: &own}, "its own tables"},
 		"tables not known":  {evidence.Wrap{Daemon: "vsftpd", Root: &own}, ""},
 	} {
-		d := EvaluateWrap(x.wrap, server, client, []int{os.Getpid(), 1 << 30}, "pathtrace-0011aabb")
+		d := EvaluateWrap(x.wrap, server, client, Reader{}, []int{os.Getpid(), 1 << 30}, "pathtrace-0011aabb")
 		if x.unread == "" && (d.Unread != "" || d.Verdict == "" || d.ReadAt != "/") || !strings.Contains(d.Unread, x.unread) {
 			t.Errorf("%s: %+v", name, d)
 		}

@@ -105,6 +105,7 @@ func (g *gatherer) noteCallers(records []tracer.Record) {
 		if p, err := netcfg.Process(pid); err == nil && p.State != "Z" && p.Comm == r.Event.Comm {
 			c.Process = p
 			c.library, c.linked, _ = netcfg.LinkedLibwrap(pid)
+			c.reader = netcfg.NewReader(pid)
 		}
 		g.callers[pid] = c
 	}
@@ -115,6 +116,7 @@ type caller struct {
 	evidence.Process
 	library string
 	linked  []string
+	reader  netcfg.Reader
 }
 
 // wrapDecisions evaluates the rules for each process that asked in a namespace,
@@ -136,7 +138,7 @@ func (g *gatherer) wrapDecisions(name string, c *evidence.Case) evidence.Section
 		switch {
 		case e.Wrap != nil && (e.Wrap.Granted != nil || unanswered(c.Events[i:])):
 			through := g.witnesses(e, e.Wrap.Parent)
-			d = netcfg.EvaluateWrap(*e.Wrap, server, client, through, "pathtrace-"+c.ID)
+			d = netcfg.EvaluateWrap(*e.Wrap, server, client, g.callers[e.PID].reader, through, "pathtrace-"+c.ID)
 			g.identify(&d, e.PID, through)
 		case e.Opened != nil && !slices.ContainsFunc(c.Events, func(o evidence.Event) bool { return o.Wrap != nil && o.PID == e.PID }):
 			opened := openedBefore(c.Events[:i+1], e.PID)
