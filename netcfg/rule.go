@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -60,30 +59,17 @@ func (n *Netns) IPRules() evidence.Section[evidence.IPRule] {
 	var list []evidence.IPRule
 	var interrupted error
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		body := make([]byte, unix.SizeofRtMsg)
-		body[0] = family
-		msgs, err := n.dump(unix.NETLINK_ROUTE, unix.RTM_GETRULE, body, unix.RTM_NEWRULE)
+		rules, err := n.dumpRules(family)
 		switch {
 		case errors.Is(err, nl.ErrDumpInterrupted):
 			interrupted = err
-		case errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP):
-			continue // not compiled in: one table, no rules
 		case err != nil:
 			return evidence.Missing[evidence.IPRule](fmt.Sprintf("ip rules: %v", err))
 		}
-		for _, m := range msgs {
-			r, err := parseRule(m)
-			if err != nil {
-				return evidence.Missing[evidence.IPRule](err.Error())
-			}
-			if r.family == family {
-				list = append(list, r.evidence(words))
-			}
+		for _, r := range rules {
+			list = append(list, r.evidence(words))
 		}
 	}
-	slices.SortStableFunc(list, func(a, b evidence.IPRule) int {
-		return (a.Family-b.Family)<<33 + a.Priority - b.Priority
-	})
 	return section("ip rules", list, interrupted)
 }
 

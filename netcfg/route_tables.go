@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netcfg
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// routing is what decides about packets of one family in a namespace, read at
+// one time: every route and ip rule in the order in which the kernel has them,
+// and what else it looks at.
+type routing struct {
+	family  uint8
+	routes  []route
+	rules   []ipRule
+	devices map[string]device
+	failed  map[netip.Addr]map[uint32]bool // neighbours in state FAILED, by device
+	router  bool                           // IPv6: net.ipv6.conf.all.forwarding
+}
+
+type device struct {
+	index, group uint32
+	vrf          bool // is a VRF, or belongs to one
+}
+
+// readRouting reads the routing of one family, AF_INET or AF_INET6.
+func (n *Netns) readRouting(family uint8) (*routing, error) {
+	t := &routing{family: family}
+	var err error
+	if t.routes, err = n.dumpRoutes(family); err != nil {
+		return nil, fmt.Errorf("routes: %w", err)
+	}
+	if t.rules, err = n.dumpRules(family); err != nil {
+		return nil, fmt.Errorf("ip rules: %w", err)
+	}
+	if t.devices, err = n.routeDevices(); err != nil {
+		return nil, fmt.Errorf("links: %w", err)
+	}
+	if family == unix.AF_INET6 {
+		neighbors, err := inside(n, func() ([]netlink.Neigh, error) { return netlink.NeighList(0, netlink.FAMILY_V6) })
+		if err != nil {
+			return nil, fmt.Errorf("neighbours: %w", err)
+		}
+		t.failed = map[netip.Addr]map[uint32]bool{}
+		for _, e := range neighbors {
+			if addr, ok := netip.AddrFromSlice(e.IP); ok && e.State&netlink.NUD_FAILED != 0 {
+				if t.failed[addr] == nil {
+					t.failed[addr] = map[uint32]bool{}
+				}
+				t.failed[addr][uint32(e.LinkIndex)] = true
+			}
+		}
+		forwarding := n.Sysctls("net.ipv6.conf.all.forwarding")
+		t.router = len(forwarding.Items) == 1 && forwarding.Items[0].Value != "0"
+	}
+	return t, nil
+}
+
+// dumpRoutes returns the routes of all tables of a family, which may have none
+// because the kernel does not have the family.
+func (n *Netns) dumpRoutes(family uint8) (list []route, err error) {
+	body := make([]byte, unix.SizeofRtMsg)
+	body[0] = family
+	msgs, err := n.dump(unix.NETLINK_ROUTE, unix.RTM_GETROUTE, body, unix.RTM_NEWROUTE)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil, nil // a kernel without IPv6 has no IPv6 routes
+	}
+	if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
+		return nil, err
+	}
+	for _, m := range msgs {
+		r, parseErr := parseRoute(m)
+		if parseErr != nil {
+			return nil, parseErr
+		}
+		// Without IPv6 the kernel answers for IPv6 with what it has.
+		if r.family == family && r.flags&unix.RTM_F_CLONED == 0 {
+			list = append(list, r)
+		}
+	}
+	return list, err
+}
+
+// dumpRules returns the ip rules of a family in the order in which they are asked.
+func (n *Netns) dumpRules(family uint8) (list []ipRule, err error) {
+	body := make([]byte, unix.SizeofRtMsg)
+	body[0] = family
+	msgs, err := n.dump(unix.NETLINK_ROUTE, unix.RTM_GETRULE, body, unix.RTM_NEWRULE)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil, nil // not compiled in: one table, no rules
+	}
+	if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
+		return nil, err
+	}
+	for _, m := range msgs {
+		r, parseErr := parseRule(m)
+		if parseErr != nil {
+			return nil, parseErr
+		}
+		if r.family == family {
+			list = append(list, r)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b ipRule) int { return int(int64(a.priority()) - int64(b.priority())) })
+	return list, err
+}
+
+func (n *Netns) routeDevices() (map[string]device, error) {
+	links, err := inside(n, netlink.LinkList)
+	if err != nil {
+		return nil, err
+	}
+	vrfs := map[int]bool{}
+	for _, l := range links {
+		vrfs[l.Attrs().Index] = l.Type() == "vrf"
+	}
+	devices := map[string]device{}
+	for _, l := range links {
+		a := l.Attrs()
+		devices[a.Name] = device{index: uint32(a.Index), group: a.Group, vrf: vrfs[a.Index] || vrfs[a.MasterIndex]}
+	}
+	return devices, nil
+}
+
+// group returns the group of the device of that index, and whether there is such a device.
+func (t *routing) group(index uint32) (uint32, bool) {
+	for _, d := range t.devices {
+		if d.index == index {
+			return d.group, true
+		}
+	}
+	return 0, false
+}
+
+// without returns the routing as it would be without one route or rule of it.
+func (t *routing) without(r *route, rule *ipRule) *routing {
+	other := *t
+	if r != nil {
+		other.routes = slices.DeleteFunc(slices.Clone(t.routes), func(x route) bool { return x.same(*r) })
+	} else if rule != nil {
+		other.rules = slices.DeleteFunc(slices.Clone(t.rules), func(x ipRule) bool { return x.same(*rule) })
+	}
+	return &other
+}
+
+// The attributes of a route that are the route, not what the kernel reports
+// about it. Those of a message are put in the order of their numbers.
+var routeAttributes = []uint16{unix.RTA_DST, unix.RTA_SRC, unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_PRIORITY, unix.RTA_PREFSRC,
+	unix.RTA_METRICS, unix.RTA_MULTIPATH, unix.RTA_FLOW, unix.RTA_VIA, unix.RTA_NEWDST, unix.RTA_PREF, unix.RTA_ENCAP_TYPE,
+	unix.RTA_ENCAP, unix.RTA_EXPIRES, unix.RTA_TTL_PROPAGATE, rtaNexthopID}
+
+// The flags that an administrator sets; the others are states.
+const routeSetFlags = unix.RTNH_F_ONLINK | unix.RTNH_F_PERVASIVE
+
+// body returns the message that makes the route, or deletes just it: what the
+// kernel reports beside the route is left out.
+func (r route) body() []byte {
+	b := make([]byte, unix.SizeofRtMsg)
+	copy(b, []byte{r.family, r.dstLen, r.srcLen, r.tos, unix.RT_TABLE_COMPAT, r.protocol, r.scope, r.kind})
+	if r.table < 256 {
+		b[4] = uint8(r.table)
+	}
+	binary.NativeEndian.PutUint32(b[8:], r.flags&routeSetFlags)
+	b = put32(b, unix.RTA_TABLE, r.table)
+	_, byID := r.attrs[rtaNexthopID]
+	for _, kind := range routeAttributes {
+		value := r.attrs[kind].value
+		if _, ok := r.attrs[kind]; !ok {
+			continue
+		}
+		switch kind {
+		case unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_VIA, unix.RTA_MULTIPATH, unix.RTA_ENCAP, unix.RTA_ENCAP_TYPE:
+			if byID { // what the nexthop object of that id has
+				continue
+			}
+		}
+		if kind == unix.RTA_MULTIPATH {
+			value = withoutStates(value)
+		}
+		b = put(b, kind, value)
+	}
+	return b
+}
+
+// withoutStates clears the flags of next hops that are states.
+func withoutStates(hops []byte) []byte {
+	hops = slices.Clone(hops)
+	for b := hops; len(b) >= unix.SizeofRtNexthop; {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < unix.SizeofRtNexthop || length > len(b) {
+			break
+		}
+		b[2] &= routeSetFlags
+		b = b[min(align4(length), len(b)):]
+	}
+	return hops
+}
+
+// same reports whether both are one route, whatever its state. IPv6 tells the
+// next hop that it chose first.
+func (r route) same(other route) bool {
+	if r.family == unix.AF_INET6 && len(r.hops()) > 1 {
+		r, other = r.ordered(), other.ordered()
+	}
+	return bytes.Equal(r.body(), other.body())
+}
+
+// ordered returns the route with its next hops in the order of their bytes.
+func (r route) ordered() route {
+	var hops [][]byte
+	for b := withoutStates(r.attrs[unix.RTA_MULTIPATH].value); len(b) >= unix.SizeofRtNexthop; {
+		length := min(align4(max(int(binary.NativeEndian.Uint16(b)), unix.SizeofRtNexthop)), len(b))
+		hops = append(hops, b[:length])
+		b = b[length:]
+	}
+	slices.SortFunc(hops, bytes.Compare)
+	r.attrs = maps.Clone(r.attrs)
+	r.attrs[unix.RTA_MULTIPATH] = attribute{unix.RTA_MULTIPATH, slices.Concat(hops...)}
+	return r
+}
+
+func (r route) metric() uint32 { return r.attrs[unix.RTA_PRIORITY].u32() }
+
+// hop is one way out of a route.
+type hop struct {
+	index   uint32
+	gateway netip.Addr // not valid: the destination itself is asked for
+	flags   uint32     // RTNH_F_*
+}
+
+// hops returns the next hops of a route; none for one that is not for packets to go on.
+func (r route) hops() []hop {
+	b := r.attrs[unix.RTA_MULTIPATH].value
+	if len(b) == 0 {
+		if _, ok := r.attrs[unix.RTA_OIF]; !ok {
+			return nil
+		}
+		return []hop{{r.attrs[unix.RTA_OIF].u32(), gatewayOf(r.attrs), r.flags}}
+	}
+	var list []hop
+	for len(b) >= unix.SizeofRtNexthop {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < unix.SizeofRtNexthop || length > len(b) {
+			break
+		}
+		attrs := map[uint16]attribute{}
+		for _, a := range attributes(b[unix.SizeofRtNexthop:length]) {
+			attrs[a.kind] = a
+		}
+		list = append(list, hop{binary.NativeEndian.Uint32(b[4:]), gatewayOf(attrs), uint32(b[2])})
+		b = b[min(align4(length), len(b)):]
+	}
+	return list
+}
+
+// gatewayOf returns the next hop of any family.
+func gatewayOf(attrs map[uint16]attribute) netip.Addr {
+	if a, ok := netip.AddrFromSlice(attrs[unix.RTA_GATEWAY].value); ok {
+		return a
+	}
+	if v := attrs[unix.RTA_VIA].value; len(v) > 2 {
+		a, _ := netip.AddrFromSlice(v[2:])
+		return a
+	}
+	return netip.Addr{}
+}
+
+// holds reports whether addr lies in the prefix of an attribute of a route or rule.
+func (r route) holds(kind uint16, length uint8, addr netip.Addr) bool {
+	if length == 0 {
+		return true
+	}
+	p, err := r.addr(kind).Prefix(int(length))
+	return err == nil && p.Contains(addr)
+}
+
+func (r ipRule) priority() uint32 { return r.attrs[nl.FRA_PRIORITY].u32() }
+
+// same reports whether both are one rule, whatever state it is in.
+func (r ipRule) same(other ipRule) bool { return bytes.Equal(r.body(), other.body()) }
+
+// body returns the message that makes the rule, or deletes just it.
+func (r ipRule) body() []byte {
+	b := make([]byte, unix.SizeofRtMsg)
+	copy(b, []byte{r.family, r.dstLen, r.srcLen, r.tos, unix.RT_TABLE_COMPAT, 0, 0, r.action})
+	if r.table < 256 {
+		b[4] = uint8(r.table)
+	}
+	binary.NativeEndian.PutUint32(b[8:], r.ruleFlags&fibRuleInvert)
+	for _, kind := range slices.Sorted(maps.Keys(r.attrs)) {
+		switch a := r.attrs[kind]; {
+		case kind == nl.FRA_TABLE, kind == nl.FRA_PAD:
+		case kind == nl.FRA_SUPPRESS_PREFIXLEN || kind == nl.FRA_SUPPRESS_IFGROUP:
+			if a.u32() != ^uint32(0) {
+				b = put(b, kind, a.value)
+			}
+		case kind == nl.FRA_PROTOCOL && a.u8() == unix.RTPROT_UNSPEC:
+		default:
+			b = put(b, kind, a.value)
+		}
+	}
+	if r.table != 0 {
+		b = put32(b, nl.FRA_TABLE, r.table)
+	}
+	return b
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netcfg
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// flow is a packet as the kernel compares it with routes and rules (struct flowi).
+type flow struct {
+	dst, src   netip.Addr // src is the unspecified address when it is not chosen yet
+	iif, oif   uint32     // loopback's index comes in when this host sends
+	mark, uid  uint32
+	tos, proto uint8
+	sport      uint16
+	dport      uint16
+	input      bool // it came in on a device
+}
+
+// decision is what rules and routes lead to.
+type decision struct {
+	rule  *ipRule // that decided, or led to the table that did; nil when none did
+	route *route  // nil: the rule itself decided, or nothing did
+	errno unix.Errno
+	open  string // why it cannot be told; rule and route are then not set
+}
+
+// way says where a decision sends packets, and nothing else about it.
+func (d decision) way() any {
+	if d.route == nil || d.errno != 0 {
+		return d.errno
+	}
+	type way struct {
+		kind  uint8
+		hops  [8]hop
+		count int
+	}
+	w := way{kind: d.route.kind, count: len(d.route.hops())}
+	for i, h := range d.route.hops() {
+		if i < len(w.hops) {
+			h.flags = 0
+			w.hops[i] = h
+		}
+	}
+	return w
+}
+
+// answer to whether a rule takes a packet.
+type answer int
+
+const (
+	no answer = iota
+	yes
+	unknown
+)
+
+// decide follows the ip rules as fib_rules_lookup does. merged says that IPv4
+// still has the local table within main, as it has until the first rule is
+// changed: then the longest prefix of both wins, and no rule is asked.
+func (t *routing) decide(f flow, merged bool) decision {
+	if merged {
+		return t.decideMerged(f)
+	}
+	for i := 0; i < len(t.rules); i++ {
+		r := &t.rules[i]
+		switch t.takes(r, f) {
+		case no:
+			continue
+		case unknown:
+			return decision{open: "ip rule " + r.text(readRouteNames())}
+		}
+		switch r.action {
+		case frActNop:
+			continue
+		case frActGoto:
+			to := slices.IndexFunc(t.rules, func(x ipRule) bool { return x.priority() == r.attrs[nl.FRA_GOTO].u32() })
+			if to > i {
+				i = to - 1
+			}
+			continue
+		case frActTable:
+		default:
+			return decision{rule: r, errno: ruleErrno(r.action)}
+		}
+		d := t.lookup(f, r.table)
+		if d.route == nil || d.errno == unix.EAGAIN || d.errno == 0 && t.suppressed(r, d.route) {
+			continue
+		}
+		d.rule = r
+		return d
+	}
+	return decision{errno: unix.ENETUNREACH}
+}
+
+// decideMerged asks local and main as one table, then default (fib_lookup without rules of the user's own).
+func (t *routing) decideMerged(f flow) decision {
+	for _, tables := range [][]uint32{{unix.RT_TABLE_LOCAL, unix.RT_TABLE_MAIN}, {unix.RT_TABLE_DEFAULT}} {
+		d := t.lookup(f, tables...)
+		if d.route == nil || d.errno == unix.EAGAIN {
+			continue
+		}
+		// The rule that leads to this table says it as well as any.
+		if i := slices.IndexFunc(t.rules, func(r ipRule) bool { return r.table == d.route.table }); i >= 0 {
+			d.rule = &t.rules[i]
+		}
+		return d
+	}
+	return decision{errno: unix.ENETUNREACH}
+}
+
+// ruleErrno is how a rule refuses: its unreachable is the network's, not the host's.
+func ruleErrno(action uint8) unix.Errno {
+	if action == unix.RTN_UNREACHABLE {
+		return unix.ENETUNREACH
+	}
+	return routeErrno(action)
+}
+
+// routeErrno is how a route of that type answers (fib_props); throw is EAGAIN.
+func routeErrno(kind uint8) unix.Errno {
+	switch kind {
+	case unix.RTN_BLACKHOLE:
+		return unix.EINVAL
+	case unix.RTN_UNREACHABLE:
+		return unix.EHOSTUNREACH
+	case unix.RTN_PROHIBIT:
+		return unix.EACCES
+	case unix.RTN_THROW:
+		return unix.EAGAIN
+	case unix.RTN_NAT, unix.RTN_XRESOLVE:
+		return unix.EINVAL
+	}
+	return 0
+}
+
+// takes compares a rule with the packet, as fib_rule_match does.
+func (t *routing) takes(r *ipRule, f flow) answer {
+	a := t.selects(r, f)
+	switch {
+	case a == unknown || r.ruleFlags&fibRuleInvert == 0:
+		return a
+	case a == yes:
+		return no
+	}
+	return yes
+}
+
+func (t *routing) selects(r *ipRule, f flow) answer {
+	for _, d := range []struct {
+		kind uint16
+		have uint32
+	}{{nl.FRA_IIFNAME, f.iif}, {nl.FRA_OIFNAME, f.oif}} {
+		a, ok := r.attrs[d.kind]
+		if !ok {
+			continue
+		}
+		dev, exists := t.devices[a.text()]
+		if !exists || dev.index != d.have {
+			return no
+		}
+		if dev.vrf {
+			return unknown // a VRF puts its own device in a packet's place
+		}
+	}
+	mask := ^uint32(0)
+	if a, ok := r.attrs[nl.FRA_FWMASK]; ok {
+		mask = a.u32()
+	} else if _, ok := r.attrs[nl.FRA_FWMARK]; !ok {
+		mask = 0
+	}
+	if (r.attrs[nl.FRA_FWMARK].u32()^f.mark)&mask != 0 {
+		return no
+	}
+	if a, ok := r.attrs[nl.FRA_TUN_ID]; ok && a.be64() != 0 {
+		return no // only packets out of a tunnel have one
+	}
+	if a, ok := r.attrs[nl.FRA_UID_RANGE]; ok && len(a.value) >= 8 {
+		if f.uid < a.u32() || f.uid > binary.NativeEndian.Uint32(a.value[4:]) {
+			return no
+		}
+	}
+	if !r.holds(nl.FRA_DST, r.dstLen, f.dst) || !r.holds(nl.FRA_SRC, r.srcLen, f.src) || r.tos != 0 && r.tos != f.tos {
+		return no
+	}
+	if a, ok := r.attrs[nl.FRA_IP_PROTO]; ok && a.u8() != 0 && a.u8() != f.proto {
+		return no
+	}
+	for kind, port := range map[uint16]uint16{nl.FRA_SPORT_RANGE: f.sport, nl.FRA_DPORT_RANGE: f.dport} {
+		if a, ok := r.attrs[kind]; ok && len(a.value) >= 4 {
+			if port < a.u16() || port > binary.NativeEndian.Uint16(a.value[2:]) {
+				return no
+			}
+		}
+	}
+	if r.selectsMore() {
+		return unknown
+	}
+	if a, ok := r.attrs[nl.FRA_L3MDEV]; ok && a.u8() != 0 {
+		for _, d := range t.devices {
+			if d.vrf {
+				return unknown
+			}
+		}
+		return no
+	}
+	return yes
+}
+
+// suppressed reports whether the rule takes back what its table answered.
+func (t *routing) suppressed(rule *ipRule, r *route) bool {
+	if a, ok := rule.attrs[nl.FRA_SUPPRESS_PREFIXLEN]; ok && int32(a.u32()) != -1 && int32(r.dstLen) <= int32(a.u32()) {
+		return true
+	}
+	a, ok := rule.attrs[nl.FRA_SUPPRESS_IFGROUP]
+	if !ok || int32(a.u32()) == -1 {
+		return false
+	}
+	for _, h := range r.hops() {
+		group, found := t.group(h.index)
+		return found && group == a.u32()
+	}
+	return false
+}
+
+// lookup finds the route of a packet in tables taken as one; no route is no answer.
+func (t *routing) lookup(f flow, tables ...uint32) decision {
+	var found []*route
+	for i := range t.routes {
+		r := &t.routes[i]
+		if slices.Contains(tables, r.table) && r.holds(unix.RTA_DST, r.dstLen, f.dst) && r.holds(unix.RTA_SRC, r.srcLen, f.src) {
+			found = append(found, r)
+		}
+	}
+	// The kernel lists the routes of one prefix in the order in which it asks
+	// them. In a merged table those of local come first.
+	slices.SortStableFunc(found, func(a, b *route) int {
+		return cmp.Or(int(b.dstLen)-int(a.dstLen), int(b.srcLen)-int(a.srcLen), cmp.Compare(b.table, a.table))
+	})
+	var r *route
+	if t.family == unix.AF_INET6 {
+		r = t.choose6(f, found)
+	} else {
+		r = t.choose4(f, found)
+	}
+	if r == nil {
+		return decision{}
+	}
+	return decision{route: r, errno: routeErrno(r.kind)}
+}
+
+// choose4 is fib_table_lookup.
+func (t *routing) choose4(f flow, found []*route) *route {
+	for _, r := range found {
+		if r.tos != 0 && r.tos != f.tos {
+			continue
+		}
+		if routeErrno(r.kind) != 0 {
+			return r
+		}
+		if slices.ContainsFunc(r.hops(), func(h hop) bool {
+			return h.flags&unix.RTNH_F_DEAD == 0 && (f.oif == 0 || f.oif == h.index)
+		}) {
+			return r
+		}
+	}
+	return nil
+}
+
+// choose6 is fib6_table_lookup: of the routes of the longest prefix that has a
+// usable one, the best. A host, other than a router, takes one whose gateway
+// has failed only where there is no other.
+func (t *routing) choose6(f flow, found []*route) *route {
+	// The first search passes over prefixes that have routes for other sources
+	// only, with their routes for all sources (fib6_node_lookup_1).
+	for len(found) > 0 && found[0].dstLen > 0 && found[0].srcLen == 0 && slices.ContainsFunc(t.routes, func(r route) bool {
+		return r.srcLen > 0 && r.table == found[0].table && r.dstLen == found[0].dstLen && r.addr(unix.RTA_DST) == found[0].addr(unix.RTA_DST)
+	}) {
+		n := slices.IndexFunc(found, func(r *route) bool { return r.dstLen != found[0].dstLen })
+		if n < 0 {
+			return nil
+		}
+		found = found[n:]
+	}
+	for _, all := range []bool{t.router, true} {
+		for rest := found; len(rest) > 0; {
+			n := 1
+			for n < len(rest) && rest[n].dstLen == rest[0].dstLen && rest[n].srcLen == rest[0].srcLen {
+				n++
+			}
+			if r := t.select6(f, rest[:n], all); r != nil {
+				return r
+			}
+			rest = rest[n:]
+		}
+	}
+	return nil
+}
+
+// select6 is find_rr_leaf: the best of the lowest metric, else the best of all the others.
+func (t *routing) select6(f flow, found []*route, all bool) *route {
+	n := 1
+	for n < len(found) && found[n].metric() == found[0].metric() {
+		n++
+	}
+	for _, group := range [][]*route{found[:n], found[n:]} {
+		var best *route
+		score := -1
+		for _, r := range group {
+			if s := t.score6(f, r, all); s > score {
+				best, score = r, s
+			}
+		}
+		if best != nil {
+			return best
+		}
+	}
+	return nil
+}
+
+// score6 is rt6_score_route; -1 says that the route is of no use.
+func (t *routing) score6(f flow, r *route, all bool) int {
+	device, strict := f.oif, f.src.IsUnspecified()
+	if f.input {
+		device, strict = f.iif, false
+	}
+	strict = strict || f.dst.IsMulticast() || f.dst.IsLinkLocalUnicast()
+	preference := map[uint8]int{0: 2, 1: 3, 3: 1}[r.attrs[unix.RTA_PREF].u8()] << 2
+	best := -1
+	for _, h := range r.hops() {
+		there := device == 0 || device == h.index
+		switch {
+		case h.flags&unix.RTNH_F_DEAD != 0, !there && strict:
+		case !all && h.gateway.IsValid() && t.failed[h.gateway][h.index]:
+		case there:
+			best = max(best, preference|2)
+		default:
+			best = max(best, preference)
+		}
+	}
+	return best
+}
