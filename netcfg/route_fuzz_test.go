@@ -347,7 +347,7 @@ func isNext(q RouteQuery, after evidence.Lookup, next RouteNext) bool {
 		return false
 	}
 	pick := next.Route.Dest == "default" && strings.HasPrefix(after.Text, "default") // among those of one metric
-	said, _, _ := strings.Cut(next.Route.Text, " nexthop") // IPv6 tells the hop that it chose first
+	said, _, _ := strings.Cut(next.Route.Text, " nexthop")                           // IPv6 tells the hop that it chose first
 	is, _, _ := strings.Cut(after.Text, " nexthop")
 	return pick || said == is || is == ""
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -192,16 +193,34 @@ func (r route) body() []byte {
 	return b
 }
 
+// rawHops cuts RTA_MULTIPATH into its elements: struct rtnexthop (length, flags,
+// weight less one, index of the device) with attributes. They lie in b.
+func rawHops(b []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for len(b) >= unix.SizeofRtNexthop {
+			length := int(binary.NativeEndian.Uint16(b))
+			if length < unix.SizeofRtNexthop || length > len(b) || !yield(b[:length:length]) {
+				return
+			}
+			b = b[min(align4(length), len(b)):]
+		}
+	}
+}
+
+// hopAttributes returns the attributes of one element, by number.
+func hopAttributes(raw []byte) map[uint16]attribute {
+	attrs := map[uint16]attribute{}
+	for _, a := range attributes(raw[unix.SizeofRtNexthop:]) {
+		attrs[a.kind] = a
+	}
+	return attrs
+}
+
 // withoutStates clears the flags of next hops that are states.
 func withoutStates(hops []byte) []byte {
 	hops = slices.Clone(hops)
-	for b := hops; len(b) >= unix.SizeofRtNexthop; {
-		length := int(binary.NativeEndian.Uint16(b))
-		if length < unix.SizeofRtNexthop || length > len(b) {
-			break
-		}
-		b[2] &= routeSetFlags
-		b = b[min(align4(length), len(b)):]
+	for raw := range rawHops(hops) {
+		raw[2] &= routeSetFlags
 	}
 	return hops
 }
@@ -218,10 +237,8 @@ func (r route) same(other route) bool {
 // ordered returns the route with its next hops in the order of their bytes.
 func (r route) ordered() route {
 	var hops [][]byte
-	for b := withoutStates(r.attrs[unix.RTA_MULTIPATH].value); len(b) >= unix.SizeofRtNexthop; {
-		length := min(align4(max(int(binary.NativeEndian.Uint16(b)), unix.SizeofRtNexthop)), len(b))
-		hops = append(hops, b[:length])
-		b = b[length:]
+	for raw := range rawHops(withoutStates(r.attrs[unix.RTA_MULTIPATH].value)) {
+		hops = append(hops, append(raw, make([]byte, align4(len(raw))-len(raw))...))
 	}
 	slices.SortFunc(hops, bytes.Compare)
 	r.attrs = maps.Clone(r.attrs)
@@ -248,17 +265,8 @@ func (r route) hops() []hop {
 		return []hop{{r.attrs[unix.RTA_OIF].u32(), gatewayOf(r.attrs), r.flags}}
 	}
 	var list []hop
-	for len(b) >= unix.SizeofRtNexthop {
-		length := int(binary.NativeEndian.Uint16(b))
-		if length < unix.SizeofRtNexthop || length > len(b) {
-			break
-		}
-		attrs := map[uint16]attribute{}
-		for _, a := range attributes(b[unix.SizeofRtNexthop:length]) {
-			attrs[a.kind] = a
-		}
-		list = append(list, hop{binary.NativeEndian.Uint32(b[4:]), gatewayOf(attrs), uint32(b[2])})
-		b = b[min(align4(length), len(b)):]
+	for raw := range rawHops(b) {
+		list = append(list, hop{binary.NativeEndian.Uint32(raw[4:]), gatewayOf(hopAttributes(raw)), uint32(raw[2])})
 	}
 	return list
 }
@@ -299,7 +307,7 @@ func (r ipRule) body() []byte {
 	binary.NativeEndian.PutUint32(b[8:], r.ruleFlags&fibRuleInvert)
 	for _, kind := range slices.Sorted(maps.Keys(r.attrs)) {
 		switch a := r.attrs[kind]; {
-		case kind == nl.FRA_TABLE, kind == nl.FRA_PAD:
+		case kind == nl.FRA_TABLE, kind == nl.FRA_PRIORITY, kind == nl.FRA_PAD:
 		case kind == nl.FRA_SUPPRESS_PREFIXLEN || kind == nl.FRA_SUPPRESS_IFGROUP:
 			if a.u32() != ^uint32(0) {
 				b = put(b, kind, a.value)
@@ -312,5 +320,5 @@ func (r ipRule) body() []byte {
 	if r.table != 0 {
 		b = put32(b, nl.FRA_TABLE, r.table)
 	}
-	return b
+	return put32(b, nl.FRA_PRIORITY, r.priority()) // of 0 the kernel does not tell
 }

@@ -206,7 +206,7 @@ func (r ipRule) decision(words *routeNames) []string {
 			w = append(w, "suppress_prefixlength", strconv.Itoa(int(int32(a.u32()))))
 		}
 		if a, ok := r.attrs[nl.FRA_SUPPRESS_IFGROUP]; ok && int32(a.u32()) != -1 {
-			w = append(w, "suppress_ifgroup", strconv.Itoa(int(int32(a.u32()))))
+			w = append(w, "suppress_ifgroup", words.group(a.u32()))
 		}
 	}
 	if a, ok := r.attrs[nl.FRA_FLOW]; ok {
@@ -247,7 +247,9 @@ func hex(v uint32) string {
 // protocolName names the IP protocols that have ports or that one filters by,
 // as /etc/protocols does; a number for others.
 func protocolName(number uint8) string {
-	return nameOr(map[uint32]string{unix.IPPROTO_ICMP: "icmp", unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp",
-		unix.IPPROTO_DCCP: "dccp", unix.IPPROTO_GRE: "gre", unix.IPPROTO_ESP: "esp", unix.IPPROTO_AH: "ah",
-		unix.IPPROTO_ICMPV6: "ipv6-icmp", unix.IPPROTO_SCTP: "sctp", unix.IPPROTO_UDPLITE: "udplite"}, uint32(number), "%d")
+	return nameOr(protocolNames, uint32(number), "%d")
 }
+
+var protocolNames = map[uint32]string{unix.IPPROTO_ICMP: "icmp", unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp",
+	unix.IPPROTO_DCCP: "dccp", unix.IPPROTO_GRE: "gre", unix.IPPROTO_ESP: "esp", unix.IPPROTO_AH: "ah",
+	unix.IPPROTO_ICMPV6: "ipv6-icmp", unix.IPPROTO_SCTP: "sctp", unix.IPPROTO_UDPLITE: "udplite"}
