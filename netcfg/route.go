@@ -105,6 +105,7 @@ func (n *Netns) Routes() evidence.Section[evidence.RouteItem] {
 type routePrinter struct {
 	words  *routeNames
 	device func(index int) string
+	tables bool // name other tables than main in the text
 }
 
 func (n *Netns) routePrinter() routePrinter {

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"slices"
 
@@ -16,8 +15,13 @@ import (
 	"github.com/pathtrace/pathtrace/evidence"
 )
 
-// ErrNoChange is the error of a plan for what is so already.
-var ErrNoChange = errors.New("it is so already")
+// Why a change was not planned.
+var (
+	ErrNoChange = errors.New("it is so already")
+	ErrIsThere  = errors.New("it exists")           // what is to be added, or what could not be told from it
+	ErrNotThere = errors.New("nothing was changed") // what is to be deleted
+	ErrNoUndo   = errors.New("nothing was changed") // it could not be taken back
+)
 
 // A Change of one route or ip rule that has been worked out and not been made.
 // [Netns.PlanRoute] and [Netns.PlanRule] make them.
@@ -165,8 +169,7 @@ func sameHops(want, have []byte) bool {
 }
 
 // PlanRoute works out what "ip route OPERATION WORDS" would do: add, replace or
-// del. Nothing is changed. The error wraps [fs.ErrExist] or [fs.ErrNotExist]
-// where the kernel would say so, and is [ErrNoChange] where nothing would change.
+// del. Nothing is changed. The error wraps one of the errors above, or is a [*WordError].
 func (n *Netns) PlanRoute(operation string, w RouteWords) (*Change, error) {
 	t, err := n.readRouting(w.family)
 	if err != nil {
@@ -190,7 +193,7 @@ func (n *Netns) PlanRoute(operation string, w RouteWords) (*Change, error) {
 func (c *Change) planDelete(p routePrinter, w RouteWords) error {
 	i := slices.IndexFunc(c.before.routes, w.fits)
 	if i < 0 {
-		return fmt.Errorf("there is no such route in table %s: %w", p.words.table(w.inTable()), fs.ErrNotExist)
+		return fmt.Errorf("%w: table %s has no such route", ErrNotThere, p.words.table(w.inTable()))
 	}
 	r := c.before.routes[i]
 	c.kind, c.flags, c.body = unix.RTM_DELROUTE, unix.NLM_F_ACK, r.body()
@@ -228,10 +231,11 @@ func (c *Change) undoDelete(p routePrinter, r route) error {
 
 // undo adds a line.
 func (c *Change) undo(line string, err error) error {
-	if err == nil {
-		c.Undo = append(c.Undo, line)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoUndo, err)
 	}
-	return err
+	c.Undo = append(c.Undo, line)
+	return nil
 }
 
 func (c *Change) planNew(p routePrinter, r route, replace bool) error {
@@ -241,9 +245,9 @@ func (c *Change) planNew(p routePrinter, r route, replace bool) error {
 	c.Then = p.route(&r)
 	switch {
 	case old != nil && old.same(r):
-		return fmt.Errorf("%s: %w", p.describe(r), ErrNoChange)
+		return fmt.Errorf("nothing was changed: %w: %s", ErrNoChange, p.describe(r))
 	case old != nil && !replace:
-		return fmt.Errorf("there is %s: %w", p.describe(*old), fs.ErrExist)
+		return fmt.Errorf("nothing was changed: %w: %s", ErrIsThere, p.describe(*old))
 	case old == nil:
 		c.What = "add " + p.describe(r)
 		c.after = c.before.with(r)

@@ -4,7 +4,6 @@ package netcfg
 
 import (
 	"errors"
-	"io/fs"
 	"strings"
 	"testing"
 
@@ -101,7 +100,7 @@ ip -6 rule add pref 301 to fd01::1 lookup 77`)
 // first is compared, not the order of prefixes.
 func bodies(t *routing) map[string][]string {
 	all := map[string][]string{}
-	p := routePrinter{readRouteNames(), func(i int) string { return string(rune('A' + i)) }}
+	p := routePrinter{words: readRouteNames(), device: func(i int) string { return string(rune('A' + i)) }}
 	for _, r := range t.routes {
 		if r.addr(unix.RTA_DST).IsLinkLocalUnicast() || r.addr(unix.RTA_DST).IsMulticast() && r.family == unix.AF_INET6 {
 			continue // the kernel's own
@@ -151,10 +150,10 @@ func TestPlanRefuses(t *testing.T) {
 	l.sh("ip rule add pref 50 from 10.0.0.0/8 lookup main; ip rule add pref 51 lookup main")
 	before := routingState(l)
 	for line, want := range map[string]string{
-		"route add 10.3.0.0/16 via 10.1.0.2":                   "there is IPv4 route 10.3.0.0/16 via 10.2.0.9 dev q0 onlink linkdown, table main: file already exists",
-		"route add default via 10.1.0.9 metric 100":            "there is IPv4 route default via 10.1.0.254 dev p0 proto dhcp src 10.1.0.1 metric 100, table main: file already exists",
-		"route replace 10.3.0.0/16 via 10.2.0.9 dev q0 onlink": "IPv4 route 10.3.0.0/16 via 10.2.0.9 dev q0 onlink, table main: it is so already",
-		"route del 10.3.0.0/16 dev p0":                         "there is no such route in table main: file does not exist",
+		"route add 10.3.0.0/16 via 10.1.0.2":                   "nothing was changed: it exists: IPv4 route 10.3.0.0/16 via 10.2.0.9 dev q0 onlink linkdown, table main",
+		"route add default via 10.1.0.9 metric 100":            "nothing was changed: it exists: IPv4 route default via 10.1.0.254 dev p0 proto dhcp src 10.1.0.1 metric 100, table main",
+		"route replace 10.3.0.0/16 via 10.2.0.9 dev q0 onlink": "nothing was changed: it is so already: IPv4 route 10.3.0.0/16 via 10.2.0.9 dev q0 onlink, table main",
+		"route del 10.3.0.0/16 dev p0":                         "nothing was changed: table main has no such route",
 		"route add 10.99.0.0/16":                               "route: where to? via GATEWAY, dev DEVICE or both",
 		"route add 10.99.0.1/16 dev p0":                        "10.99.0.1/16: has bits beyond its length; the prefix is 10.99.0.0/16",
 		"route add 10.99.0.0/33 dev p0":                        "10.99.0.0/33: not a prefix length of 0 to 32",
@@ -177,9 +176,9 @@ func TestPlanRefuses(t *testing.T) {
 		"rule add frm 10.0.0.1":             "frm: not a word of an ip rule",
 		"rule add from 10.0.0.1 to fd00::1": "fd00::1: an IPv6 address where all else is IPv4",
 		"rule add dport 90-80 lookup main":  "90-80: ends before it begins",
-		"rule add pref 51 lookup main":      "IPv4 rule 51: from all lookup main: file already exists",
-		"rule add pref 50 lookup main":      "IPv4 rule 50: from all lookup main could not be told from 50: from 10.0.0.0/8 lookup main, which has its priority: file already exists",
-		"rule del pref 52":                  "there is no such ip rule: file does not exist",
+		"rule add pref 51 lookup main":      "nothing was changed: it exists: IPv4 rule 51: from all lookup main",
+		"rule add pref 50 lookup main":      "nothing was changed: IPv4 rule 50: from all lookup main could not be told from 50: from 10.0.0.0/8 lookup main, which has its priority",
+		"rule del pref 52":                  "nothing was changed: there is no such ip rule",
 	} {
 		c, err := tryPlan(l, line)
 		if err == nil {
@@ -190,7 +189,7 @@ func TestPlanRefuses(t *testing.T) {
 			t.Errorf("%s:\n%q, want\n%q", line, err, want)
 		}
 		var word *WordError
-		if !errors.As(err, &word) && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNoChange) {
+		if !errors.As(err, &word) && !errors.Is(err, ErrIsThere) && !errors.Is(err, ErrNotThere) && !errors.Is(err, ErrNoChange) && !errors.Is(err, ErrNoUndo) {
 			t.Errorf("%s: %T", line, err)
 		}
 	}
@@ -217,7 +216,7 @@ func FuzzWords(f *testing.F) {
 		for len(p.rest) > 0 && p.word(p.next()) == nil {
 		}
 		if r, err := p.end(); err == nil {
-			printer := routePrinter{w.names, func(int) string { return "d" }}
+			printer := routePrinter{words: w.names, device: func(int) string { return "d" }}
 			printer.text(r.route)
 			printer.command("add", r.route)
 		}

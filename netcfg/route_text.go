@@ -23,7 +23,7 @@ const (
 )
 
 // text words a route as "ip route show table ID" prints it (print_route in
-// iproute2's ip/iproute.c), on one line and without the table.
+// iproute2's ip/iproute.c), on one line and, unless p.tables is set, without the table.
 func (p routePrinter) text(r route) string {
 	var w []string
 	add := func(words ...string) { w = append(w, words...) }
@@ -50,6 +50,9 @@ func (p routePrinter) text(r route) string {
 	add(viaText(r.attrs)...)
 	if has(unix.RTA_OIF) {
 		add("dev", p.device(int(r.attrs[unix.RTA_OIF].u32())))
+	}
+	if p.tables && r.table != unix.RT_TABLE_MAIN {
+		add("table", p.words.table(r.table))
 	}
 	if r.flags&unix.RTM_F_CLONED == 0 {
 		if r.protocol != unix.RTPROT_BOOT {

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/vishvananda/netlink/nl"
@@ -54,7 +53,7 @@ func (c *Change) planNewRule(names *routeNames, r ipRule) error {
 		return badWord(fmt.Sprintf("goto %d", to.u32()), "a rule can only lead to a later one, and this is number %d", r.priority())
 	}
 	if slices.ContainsFunc(c.before.rules, r.same) {
-		return fmt.Errorf("%s: %w", r.describe(names), fs.ErrExist)
+		return fmt.Errorf("nothing was changed: %w: %s", ErrIsThere, r.describe(names))
 	}
 	c.kind, c.flags, c.body = unix.RTM_NEWRULE, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, r.body()
 	c.What = "add " + r.describe(names)
@@ -76,11 +75,11 @@ func (c *Change) planNewRule(names *routeNames, r ipRule) error {
 func (c *Change) planDeleteRule(names *routeNames, w RuleWords) error {
 	at := slices.IndexFunc(c.before.rules, w.fits)
 	if at < 0 {
-		return fmt.Errorf("there is no such ip rule: %w", fs.ErrNotExist)
+		return fmt.Errorf("%w: there is no such ip rule", ErrNotThere)
 	}
 	r := c.before.rules[at]
 	if slices.ContainsFunc(c.before.rules[at+1:], r.same) {
-		return fmt.Errorf("%s is there twice, and could not be restored", r.describe(names))
+		return fmt.Errorf("%w: %s is there twice, and could not be restored", ErrNoUndo, r.describe(names))
 	}
 	c.kind, c.flags, c.body = unix.RTM_DELRULE, unix.NLM_F_ACK, r.body()
 	c.What = "delete " + r.describe(names)
@@ -113,7 +112,7 @@ func deletable(names *routeNames, rules []ipRule, r ipRule) error {
 		if x.same(r) {
 			break
 		}
-		return fmt.Errorf("%s could not be told from %s, which has its priority: %w", r.describe(names), x.text(names), fs.ErrExist)
+		return fmt.Errorf("%w: %s could not be told from %s, which has its priority", ErrNoUndo, r.describe(names), x.text(names))
 	}
 	return nil
 }

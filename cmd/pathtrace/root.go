@@ -61,6 +61,7 @@ func (a *app) subcommands() []*cobra.Command {
 		newDoctorCmd(a),
 		newLibwrapCmd(a),
 		newRulesCmd(a),
+		newRouteCmd(a),
 		newUndoCmd(a),
 		newDemoCmd(func(ctx context.Context, args []string) int {
 			return run(ctx, args, a.stdin, a.stdout, a.stderr)

@@ -36,7 +36,7 @@ type Change struct {
 	For  time.Duration // until the change is taken back unasked
 }
 
-// Guard watches over one change. One of Undo, Keep or Detach ends it.
+// Guard watches over one change. One of Undo, Keep, Drop or Detach ends it.
 type Guard struct {
 	record Record
 	file   *os.File // the locked record
@@ -60,6 +60,7 @@ const (
 	orderArmed  = 'a' // the record is written
 	orderUndo   = 'u'
 	orderKeep   = 'k'
+	orderDrop   = 'r' // the change was refused: nothing is to be taken back
 	orderDetach = 'd' // the process that armed it may end; the deadline stays
 )
 
@@ -213,6 +214,11 @@ func (g *Guard) undoHere() Result {
 // Keep ends the guard and leaves the change as it is, for good.
 func (g *Guard) Keep() error {
 	return g.leave(orderKeep)
+}
+
+// Drop ends the guard of a change that was not made: the kernel has refused it whole.
+func (g *Guard) Drop() error {
+	return g.leave(orderDrop)
 }
 
 // Detach lets this process end: the change stays until the deadline, or until `pathtrace undo`.

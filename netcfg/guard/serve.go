@@ -106,7 +106,9 @@ func (w *watcher) watch() error {
 			case o == orderUndo:
 				why = WhyAsked
 			case o == orderKeep:
-				return w.keep(r)
+				return w.keep(r, "keeps in ")
+			case o == orderDrop:
+				return w.keep(r, "was refused in ")
 			case o == orderDetach:
 				orders = nil
 				fmt.Fprint(w.socket, ready)
@@ -134,11 +136,11 @@ func (w *watcher) orders() <-chan byte {
 	return orders
 }
 
-func (w *watcher) keep(r Record) error {
+func (w *watcher) keep(r Record, does string) error {
 	if err := os.Remove(w.path); err != nil {
 		return err
 	}
-	_ = audit("keeps in "+r.Namespace.Name, r, "") // the change itself was noted
+	_ = audit(does+r.Namespace.Name, r, "") // the change itself was noted
 	_, err := io.WriteString(w.socket, ready)
 	return err
 }
