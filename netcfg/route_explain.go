@@ -50,13 +50,22 @@ func (n *Netns) Explain(q RouteQuery) (RouteExplanation, error) {
 	if err != nil {
 		return RouteExplanation{}, err
 	}
+	f := flowOf(q)
+	for name, index := range map[string]*uint32{q.IIF: &f.iif, q.OIF: &f.oif} {
+		if name == "" {
+			continue
+		}
+		if *index, err = n.deviceIndex(name); err != nil {
+			return RouteExplanation{}, badWord(name, "no such device")
+		}
+	}
 	e := RouteExplanation{Answer: n.Lookup(q)}
 	if e.Answer.Errno == "ENODEV" || e.Answer.Errno == "EAFNOSUPPORT" || e.Answer.Errno == "EPERM" {
 		_, err := n.getRoute(q, 0)
 		return RouteExplanation{}, fmt.Errorf("route of %s: %w", e.Answer.Dest, err)
 	}
 	p := n.routePrinter()
-	n.explainRule(&e, t, p, q)
+	n.explainRule(&e, t, p, q, f)
 	e.Neighbor = n.nextNeighbor(e.Answer)
 	return e, nil
 }
@@ -69,7 +78,7 @@ func queryFamily(q RouteQuery) uint8 {
 }
 
 // explainRule finds the ways through the rules that agree with the kernel.
-func (n *Netns) explainRule(e *RouteExplanation, t *routing, p routePrinter, q RouteQuery) {
+func (n *Netns) explainRule(e *RouteExplanation, t *routing, p routePrinter, q RouteQuery, f flow) {
 	if e.Answer.Errno == "EADDRNOTAVAIL" {
 		e.Open = append(e.Open, "the kernel refuses the source address before it asks a table")
 		return
@@ -79,12 +88,11 @@ func (n *Netns) explainRule(e *RouteExplanation, t *routing, p routePrinter, q R
 	if err != nil {
 		asked.entry = nil
 	}
-	f := t.flow(q)
 	var agreed []next
 	for _, merged := range t.variants() {
 		d := t.decide(f, merged)
 		if d.open != "" {
-			e.Open = append(e.Open, "which rule decides: whether it takes the packet cannot be told of "+d.open)
+			e.Open = append(e.Open, "which rule decides: whether it takes the packet, or takes its table's answer back, cannot be told of "+d.open)
 			return
 		}
 		if entry, ok := t.agrees(d, asked, merged, p); ok {
@@ -194,10 +202,11 @@ func (t *routing) disagreement(d decision, a answered, p routePrinter) string {
 	return fmt.Sprintf("which rule decided: rules and routes as they were read lead to %s, which is not what the kernel answered", to)
 }
 
-// flow is the packet of q as RTM_GETROUTE makes it (inet_rtm_getroute, inet6_rtm_getroute).
-func (t *routing) flow(q RouteQuery) flow {
+// flowOf is the packet of q as RTM_GETROUTE makes it (inet_rtm_getroute,
+// inet6_rtm_getroute), but for the devices, of which it has the names.
+func flowOf(q RouteQuery) flow {
 	const loopback = 1 // LOOPBACK_IFINDEX
-	f := flow{dst: q.Dest.Unmap().WithZone(""), src: q.Source.Unmap().WithZone(""), iif: loopback, oif: t.devices[q.OIF].index,
+	f := flow{dst: q.Dest.Unmap().WithZone(""), src: q.Source.Unmap().WithZone(""), iif: loopback,
 		mark: q.Mark, uid: uint32(os.Geteuid()), tos: q.TOS, proto: q.Protocol, sport: q.SPort, dport: q.DPort}
 	if f.dst.Is4() && f.proto == 0 {
 		f.proto = unix.IPPROTO_UDP
@@ -206,8 +215,7 @@ func (t *routing) flow(q RouteQuery) flow {
 		f.uid = *q.UID
 	}
 	if q.IIF != "" {
-		f.iif, f.oif, f.input = t.devices[q.IIF].index, 0, true
-		f.uid = 0
+		f.input, f.uid = true, 0
 		if f.dst.Is6() {
 			f.uid = ^uint32(0) // INVALID_UID
 		}

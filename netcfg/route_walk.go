@@ -89,8 +89,18 @@ func (t *routing) decide(f flow, merged bool) decision {
 			return decision{rule: r, errno: ruleErrno(r.action)}
 		}
 		d := t.lookup(f, r.table)
-		if d.route == nil || d.errno == unix.EAGAIN || d.errno == 0 && t.suppressed(r, d.route) {
+		if d.route == nil || d.errno == unix.EAGAIN {
 			continue
+		}
+		suppressed := no
+		if d.errno == 0 {
+			suppressed = t.suppressed(r, d.route, f)
+		}
+		switch suppressed {
+		case yes:
+			continue
+		case unknown:
+			return decision{open: "ip rule " + r.text(readRouteNames())}
 		}
 		d.rule = r
 		return d
@@ -212,20 +222,35 @@ func (t *routing) selects(r *ipRule, f flow) answer {
 	return yes
 }
 
-// suppressed reports whether the rule takes back what its table answered.
-func (t *routing) suppressed(rule *ipRule, r *route) bool {
+// suppressed reports whether the rule takes back what its table answered. By
+// the group of its device that is not known of several next hops of IPv6, which
+// picks one of them before it compares.
+func (t *routing) suppressed(rule *ipRule, r *route, f flow) answer {
 	if a, ok := rule.attrs[nl.FRA_SUPPRESS_PREFIXLEN]; ok && int32(a.u32()) != -1 && int32(r.dstLen) <= int32(a.u32()) {
-		return true
+		return yes
 	}
 	a, ok := rule.attrs[nl.FRA_SUPPRESS_IFGROUP]
 	if !ok || int32(a.u32()) == -1 {
-		return false
+		return no
 	}
+	var in, out bool
 	for _, h := range r.hops() {
+		if h.flags&unix.RTNH_F_DEAD != 0 || t.family == unix.AF_INET && f.oif != 0 && f.oif != h.index {
+			continue
+		}
 		group, found := t.group(h.index)
-		return found && group == a.u32()
+		in, out = in || found && group == a.u32(), out || !found || group != a.u32()
+		if t.family == unix.AF_INET {
+			break // the first that can be used
+		}
 	}
-	return false
+	switch {
+	case in && out:
+		return unknown
+	case in:
+		return yes
+	}
+	return no
 }
 
 // lookup finds the route of a packet in tables taken as one; no route is no answer.
