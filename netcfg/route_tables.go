@@ -234,7 +234,8 @@ func (r route) same(other route) bool {
 	return bytes.Equal(r.body(), other.body())
 }
 
-// ordered returns the route with its next hops in the order of their bytes.
+// ordered returns the route with its next hops in the order of their bytes, and
+// without the preference: each hop has its own, of which only the first's is told.
 func (r route) ordered() route {
 	var hops [][]byte
 	for raw := range rawHops(withoutStates(r.attrs[unix.RTA_MULTIPATH].value)) {
@@ -242,6 +243,7 @@ func (r route) ordered() route {
 	}
 	slices.SortFunc(hops, bytes.Compare)
 	r.attrs = maps.Clone(r.attrs)
+	delete(r.attrs, unix.RTA_PREF)
 	r.attrs[unix.RTA_MULTIPATH] = attribute{unix.RTA_MULTIPATH, slices.Concat(hops...)}
 	return r
 }

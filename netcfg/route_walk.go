@@ -94,7 +94,7 @@ func (t *routing) decide(f flow, merged bool) decision {
 		}
 		suppressed := no
 		if d.errno == 0 {
-			suppressed = t.suppressed(r, d.route, f)
+			suppressed = t.suppressed(r, d.route)
 		}
 		switch suppressed {
 		case yes:
@@ -224,8 +224,8 @@ func (t *routing) selects(r *ipRule, f flow) answer {
 
 // suppressed reports whether the rule takes back what its table answered. By
 // the group of its device that is not known of several next hops of IPv6, which
-// picks one of them before it compares.
-func (t *routing) suppressed(rule *ipRule, r *route, f flow) answer {
+// picks one of them before it compares; IPv4 compares the first (fib4_rule_suppress).
+func (t *routing) suppressed(rule *ipRule, r *route) answer {
 	if a, ok := rule.attrs[nl.FRA_SUPPRESS_PREFIXLEN]; ok && int32(a.u32()) != -1 && int32(r.dstLen) <= int32(a.u32()) {
 		return yes
 	}
@@ -235,13 +235,10 @@ func (t *routing) suppressed(rule *ipRule, r *route, f flow) answer {
 	}
 	var in, out bool
 	for _, h := range r.hops() {
-		if h.flags&unix.RTNH_F_DEAD != 0 || t.family == unix.AF_INET && f.oif != 0 && f.oif != h.index {
-			continue
-		}
 		group, found := t.group(h.index)
 		in, out = in || found && group == a.u32(), out || !found || group != a.u32()
 		if t.family == unix.AF_INET {
-			break // the first that can be used
+			break
 		}
 	}
 	switch {
