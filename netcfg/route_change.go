@@ -3,6 +3,7 @@
 package netcfg
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -36,10 +37,18 @@ type Change struct {
 	before, after *routing
 }
 
+// readChangeable is readRouting, where an undo can be run at all.
+func (n *Netns) readChangeable(family uint8) (*routing, error) {
+	if lookTool("ip") == "" {
+		return nil, fmt.Errorf("%w: the undo needs ip (iproute2), which is not installed", ErrNoUndo)
+	}
+	return n.readRouting(family)
+}
+
 // PlanRoute works out what "ip route OPERATION WORDS" would do: add, replace or
 // del. Nothing is changed. The error wraps one of the errors above, or is a [*WordError].
 func (n *Netns) PlanRoute(operation string, w RouteWords) (*Change, error) {
-	t, err := n.readRouting(w.family)
+	t, err := n.readChangeable(w.family)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +76,24 @@ func (c *Change) planDelete(p routePrinter, w RouteWords) error {
 	c.kind, c.flags, c.body = unix.RTM_DELROUTE, unix.NLM_F_ACK, r.body()
 	c.What, c.Now = "delete "+p.describe(r), p.route(&r)
 	c.after = c.before.without(&r, nil)
+	if x := c.before.routes[slices.IndexFunc(c.before.routes, r.deletes)]; !x.same(r) {
+		return fmt.Errorf("%w: %s could not be told from %s", ErrNoUndo, p.describe(r), p.text(x))
+	}
 	return c.undoDelete(p, r)
+}
+
+// deletes reports whether a message to delete r may delete x: what r does not
+// have fits anything, a metric of 0 too (fib_table_delete, ip6_route_del).
+func (r route) deletes(x route) bool {
+	absent := func(kind uint16) bool {
+		a, ok := r.attrs[kind]
+		return !ok || bytes.Equal(a.value, x.attrs[kind].value)
+	}
+	return r.table == x.table && r.dstLen == x.dstLen && r.srcLen == x.srcLen && r.tos == x.tos &&
+		r.addr(unix.RTA_DST) == x.addr(unix.RTA_DST) && r.addr(unix.RTA_SRC) == x.addr(unix.RTA_SRC) &&
+		(r.kind == x.kind || r.kind == unix.RTN_UNICAST) && r.protocol == x.protocol && r.scope == x.scope &&
+		(r.metric() == 0 || r.metric() == x.metric()) && absent(unix.RTA_PREFSRC) && absent(unix.RTA_FLOW) &&
+		slices.EqualFunc(r.hops(), x.hops(), func(a, b hop) bool { return a.index == b.index && a.gateway == b.gateway })
 }
 
 // undoDelete puts a route back where it was: of those of one prefix and metric
@@ -119,6 +145,10 @@ func (c *Change) planNew(p routePrinter, r route, replace bool) error {
 	case old == nil:
 		c.What = "add " + p.describe(r)
 		c.after = c.before.with(r)
+		// When it is gone already, its undo may not take another.
+		if i := slices.IndexFunc(c.before.routes, r.deletes); i >= 0 {
+			return fmt.Errorf("%w: %s could not be told from %s; give it a metric of its own", ErrNoUndo, p.describe(r), p.text(c.before.routes[i]))
+		}
 		return c.undo(p.command("del", r))
 	}
 	c.flags = unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_REPLACE

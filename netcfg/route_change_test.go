@@ -147,7 +147,7 @@ func tryPlan(l lab, line string) (*Change, error) {
 
 func TestPlanRefuses(t *testing.T) {
 	l := routeLab(t)
-	l.sh("ip rule add pref 50 from 10.0.0.0/8 lookup main; ip rule add pref 51 lookup main")
+	l.sh("ip route add 10.40.0.0/16 via 10.1.0.2 metric 9; ip rule add pref 50 from 10.0.0.0/8 lookup main; ip rule add pref 51 lookup main")
 	before := routingState(l)
 	for line, want := range map[string]string{
 		"route add 10.3.0.0/16 via 10.1.0.2":                   "nothing was changed: it exists: IPv4 route 10.3.0.0/16 via 10.2.0.9 dev q0 onlink linkdown, table main",
@@ -157,6 +157,7 @@ func TestPlanRefuses(t *testing.T) {
 		"route add 10.99.0.0/16":                               "route: where to? via GATEWAY, dev DEVICE or both",
 		"route add 10.99.0.1/16 dev p0":                        "10.99.0.1/16: has bits beyond its length; the prefix is 10.99.0.0/16",
 		"route add 10.99.0.0/33 dev p0":                        "10.99.0.0/33: not a prefix length of 0 to 32",
+		"route add 10.40.0.0/16 via 10.1.0.2":                  "nothing was changed: IPv4 route 10.40.0.0/16 via 10.1.0.2 dev p0, table main could not be told from 10.40.0.0/16 via 10.1.0.2 dev p0 metric 9; give it a metric of its own",
 		"route add 10.99.0.0/16 dev nosuch":                    "nosuch: no such device",
 		"route add 10.99.0.0/16 via 10.1.0.300":                "10.1.0.300: not an address",
 		"route add 10.99.0.0/16 table nosuch dev p0":           "nosuch: not a routing table: neither a name of /etc/iproute2 nor a number of 0 to 4294967295",

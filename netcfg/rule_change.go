@@ -16,7 +16,7 @@ import (
 // PlanRule works out what "ip rule OPERATION WORDS" would do: add or del, as
 // [Netns.PlanRoute] does for routes.
 func (n *Netns) PlanRule(operation string, w RuleWords) (*Change, error) {
-	t, err := n.readRouting(w.family)
+	t, err := n.readChangeable(w.family)
 	if err != nil {
 		return nil, err
 	}
