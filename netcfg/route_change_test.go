@@ -227,3 +227,22 @@ func FuzzWords(f *testing.F) {
 		}
 	})
 }
+
+// What ip has no words for is no undo.
+func TestNoUndo(t *testing.T) {
+	p := routePrinter{words: readRouteNames(), device: func(int) string { return "p 0;x" }}
+	r := route{family: unix.AF_INET, kind: unix.RTN_UNICAST, protocol: unix.RTPROT_BOOT, table: unix.RT_TABLE_MAIN, attrs: map[uint16]attribute{}}
+	r.set(unix.RTA_OIF, []byte{9, 0, 0, 0})
+	if got, err := p.command("del", r); err != nil || got != "ip -4 route del default dev 'p 0;x' proto boot scope global" {
+		t.Errorf("%s, %v", got, err)
+	}
+	r.set(unix.RTA_ENCAP, []byte{1, 2, 3, 4})
+	if got, err := p.command("add", r); err == nil {
+		t.Error(got)
+	}
+	delete(r.attrs, unix.RTA_ENCAP)
+	r.set(unix.RTA_METRICS, put32(nil, unix.RTAX_FEATURES, 0x8))
+	if got, err := p.command("add", r); err == nil {
+		t.Error(got)
+	}
+}

@@ -21,30 +21,7 @@ func (p routePrinter) command(verb string, r route) (string, error) {
 	add := func(words ...string) { w = append(w, words...) }
 	num := func(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
 	has := func(kind uint16) bool { _, ok := r.attrs[kind]; return ok }
-	for kind, what := range map[uint16]string{unix.RTA_ENCAP: "its encapsulation", unix.RTA_NEWDST: "its new destination",
-		unix.RTA_TTL_PROPAGATE: "how it propagates the TTL"} {
-		if has(kind) {
-			return "", fmt.Errorf("%s: %s could not be restored", p.text(r), what)
-		}
-	}
-	if r.kind != unix.RTN_UNICAST {
-		add(routeType(r.kind))
-	}
-	add(r.prefix(unix.RTA_DST, r.dstLen, "default"))
-	if src := r.prefix(unix.RTA_SRC, r.srcLen, ""); src != "" {
-		add("from", src)
-	}
-	if r.tos != 0 {
-		add("tos", fmt.Sprintf("0x%02x", r.tos))
-	}
-	if has(rtaNexthopID) {
-		add("nhid", num(r.attrs[rtaNexthopID].u32()))
-	} else {
-		add(viaText(r.attrs)...)
-		if has(unix.RTA_OIF) {
-			add("dev", quote(p.device(int(r.attrs[unix.RTA_OIF].u32()))))
-		}
-	}
+	w = append(w, p.commandHead(r)...)
 	if table := (RouteWords{route: r}).inTable(); table != r.table || r.table != unix.RT_TABLE_MAIN {
 		add("table", tableNumber(r.table))
 	}
@@ -63,28 +40,64 @@ func (p routePrinter) command(verb string, r route) (string, error) {
 	if flags := routeFlags(r.flags & routeSetFlags); flags != "" {
 		add(flags)
 	}
-	if has(unix.RTA_FLOW) {
-		add("realms", realmNumbers(r.attrs[unix.RTA_FLOW].u32()))
-	}
-	if has(unix.RTA_EXPIRES) {
-		add("expires", num(r.attrs[unix.RTA_EXPIRES].u32()))
-	}
-	metrics, err := metricWords(r.attrs[unix.RTA_METRICS].value)
+	tail, err := p.commandTail(r)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", p.text(r), err)
 	}
-	add(metrics...)
-	if pref := r.attrs[unix.RTA_PREF].u8(); pref != 0 {
-		add("pref", nameOr(map[uint32]string{1: "high", 3: "low"}, uint32(pref), "%d"))
+	return strings.Join(append(w, tail...), " "), nil
+}
+
+// commandHead words what stands before the table of a route.
+func (p routePrinter) commandHead(r route) (w []string) {
+	add := func(words ...string) { w = append(w, words...) }
+	if r.kind != unix.RTN_UNICAST {
+		add(routeType(r.kind))
 	}
-	if hops := r.attrs[unix.RTA_MULTIPATH].value; !has(rtaNexthopID) && len(hops) > 0 {
-		words, err := p.hopWords(hops)
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", p.text(r), err)
+	add(r.prefix(unix.RTA_DST, r.dstLen, "default"))
+	if src := r.prefix(unix.RTA_SRC, r.srcLen, ""); src != "" {
+		add("from", src)
+	}
+	if r.tos != 0 {
+		add("tos", fmt.Sprintf("0x%02x", r.tos))
+	}
+	if id, ok := r.attrs[rtaNexthopID]; ok {
+		add("nhid", strconv.FormatUint(uint64(id.u32()), 10))
+	} else {
+		add(viaText(r.attrs)...)
+		if oif, ok := r.attrs[unix.RTA_OIF]; ok {
+			add("dev", quote(p.device(int(oif.u32()))))
 		}
-		add(words...)
 	}
-	return strings.Join(w, " "), nil
+	return w
+}
+
+// commandTail words what stands behind the flags of a route.
+func (p routePrinter) commandTail(r route) (w []string, err error) {
+	for kind, what := range map[uint16]string{unix.RTA_ENCAP: "its encapsulation", unix.RTA_NEWDST: "its new destination",
+		unix.RTA_TTL_PROPAGATE: "how it propagates the TTL"} {
+		if _, ok := r.attrs[kind]; ok {
+			return nil, fmt.Errorf("%s could not be restored", what)
+		}
+	}
+	if flow, ok := r.attrs[unix.RTA_FLOW]; ok {
+		w = append(w, "realms", realmNumbers(flow.u32()))
+	}
+	if expires, ok := r.attrs[unix.RTA_EXPIRES]; ok {
+		w = append(w, "expires", strconv.FormatUint(uint64(expires.u32()), 10))
+	}
+	metrics, err := metricWords(r.attrs[unix.RTA_METRICS].value)
+	if err != nil {
+		return nil, err
+	}
+	w = append(w, metrics...)
+	if pref := r.attrs[unix.RTA_PREF].u8(); pref != 0 {
+		w = append(w, "pref", nameOr(map[uint32]string{1: "high", 3: "low"}, uint32(pref), "%d"))
+	}
+	if _, byID := r.attrs[rtaNexthopID]; byID {
+		return w, nil
+	}
+	hops, err := p.hopWords(r.attrs[unix.RTA_MULTIPATH].value)
+	return append(w, hops...), err
 }
 
 // metricWords words RTA_METRICS for ip to read: values as the kernel has them.
