@@ -178,7 +178,7 @@ func undoLines(n *netcfg.Netns, c *netcfg.Change) []string {
 
 // settling is how long a change that is to stay may take: until then its guard
 // takes it back if this process is killed in the middle.
-const settling = 10 * time.Second
+const settling = 30 * time.Second
 
 // routeChange is what was done.
 type routeChange struct {
