@@ -34,12 +34,12 @@ func parseReader(status string) (r Reader) {
 		f := strings.Fields(value)
 		switch {
 		case key == "Uid" && len(f) == 4: // real, effective, saved, of the file system
-			r.user, r.known = number(f[3]), true
+			r.user, r.known = ownerID(f[3]), true
 		case key == "Gid" && len(f) == 4:
-			r.groups = append(r.groups, number(f[3]))
+			r.groups = append(r.groups, ownerID(f[3]))
 		case key == "Groups":
 			for _, g := range f {
-				r.groups = append(r.groups, number(g))
+				r.groups = append(r.groups, ownerID(g))
 			}
 		case key == "CapEff" && len(f) == 1:
 			caps, _ := strconv.ParseUint(f[0], 16, 64)
@@ -49,8 +49,8 @@ func parseReader(status string) (r Reader) {
 	return r
 }
 
-// number of a user or group; nobody's where it is none.
-func number(s string) uint32 {
+// ownerID is the number of a user or group; nobody's where it is none.
+func ownerID(s string) uint32 {
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil {
 		return ^uint32(0)
