@@ -262,7 +262,7 @@ func (g *Guard) close() {
 }
 
 // commandTime bounds one command.
-const commandTime = 10 * time.Second
+const commandTime = 30 * time.Second
 
 // shell runs a command line; the files stay open in it and in whatever it starts.
 func shell(ctx context.Context, line string, files ...*os.File) (stderr string, err error) {
