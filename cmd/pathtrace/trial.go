@@ -134,6 +134,10 @@ func (e *experiment) run(ctx context.Context) error {
 	}
 	defer release()
 	before, err := configuration(ctx, e.netns)
+	if ctx.Err() != nil {
+		e.note.Untried = "interrupted; nothing was changed"
+		return nil
+	}
 	if err != nil {
 		e.note.Untried = "what would have to be restored cannot be read: " + err.Error()
 		return nil

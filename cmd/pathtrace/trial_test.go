@@ -356,11 +356,14 @@ func TestTrialInterrupted(t *testing.T) {
 	cmd := exec.Command(bin, append([]string{"rules", "try", "--yes"}, arguments(l, f)...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	inotify := watchFor(t, filepath.Dir(dir))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	recorded := watchFor(t, dir)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	inotify() // the directory of records: the change is about to be made
+	recorded() // the change is about to be made
 	if err := cmd.Process.Signal(unix.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +372,7 @@ func TestTrialInterrupted(t *testing.T) {
 	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
 		t.Fatalf("%v: %s%s", err, stdout.String(), stderr.String())
 	}
-	if code := cmd.ProcessState.ExitCode(); code != 130 || r.Counterfactual == nil || !strings.Contains(r.Counterfactual.Untried, "interrupted") {
+	if code := cmd.ProcessState.ExitCode(); code != 130 || r.Counterfactual == nil || r.Counterfactual.Untried != "interrupted; it was taken back" {
 		t.Errorf("exit %d, %+v", code, r.Counterfactual)
 	}
 	if diff := cmp.Diff(before, snapshot(t, l)); diff != "" {
@@ -380,7 +383,7 @@ func TestTrialInterrupted(t *testing.T) {
 	}
 }
 
-// watchFor returns a function that waits until something is made in dir.
+// watchFor returns a function that waits until a file of dir gets its name.
 func watchFor(t *testing.T, dir string) func() {
 	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
@@ -388,13 +391,13 @@ func watchFor(t *testing.T, dir string) func() {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MOVED_TO); err != nil {
 		t.Fatal(err)
 	}
 	return func() {
 		t.Helper()
 		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds())); n != 1 {
-			t.Fatalf("nothing was made in %s: %v", dir, err)
+			t.Fatalf("nothing came to be in %s: %v", dir, err)
 		}
 	}
 }
