@@ -25,6 +25,7 @@ type Case struct {
 	Namespaces    []Namespace `json:"namespaces"`      // those our packets met; the probe's own is always there
 	Unseen        []string    `json:"unseen"`          // what could not be looked at, and why
 	Walks         []Walk      `json:"walks,omitempty"` // of the way beyond this host, made after the probe
+	Peers         []Peer      `json:"peers,omitempty"` // other hosts that were watched too
 	// Listeners are the processes that listened on the target's TCP port, in
 	// whatever namespace, when the probe was about to leave.
 	Listeners []Process `json:"listeners,omitempty"`

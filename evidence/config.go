@@ -142,8 +142,9 @@ type Socket struct {
 	Owner    string    `json:"owner_unread,omitempty"`
 }
 
-// Process is a program on this host.
+// Process is a program on a host that was watched.
 type Process struct {
+	Host   string `json:"host,omitempty"` // the [Peer] it runs on; empty: this host
 	PID    int    `json:"pid"`
 	Comm   string `json:"comm"`
 	Exe    string `json:"exe,omitempty"`

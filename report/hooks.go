@@ -246,7 +246,7 @@ func (w *walk) mark(l *ladder, g *hookGroup) string {
 	if r := ruleOf(l.c, g.key.netns, w.last); r != nil && !w.last.Policy {
 		reject = reject || strings.Contains(strings.ToLower(r.Text), "reject")
 	}
-	if v := l.v; v.Cause == "firewall-reject" && v.Where.Netns == g.key.netns && v.Where.Rule != nil && w.is(v.Where.Rule) {
+	if v := l.v; v.Cause == "firewall-reject" && v.Where.At(l.c) == g.key.netns && v.Where.Rule != nil && w.is(v.Where.Rule) {
 		reject = true
 	}
 	if reject {

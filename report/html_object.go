@@ -87,7 +87,7 @@ func join(a, b string) string {
 // chain is the one that holds the rule of the verdict, or whose policy decided.
 func (h *hypertext) chain() *evidence.Chain {
 	r := h.v.Where.Rule
-	ns := h.c.Namespace(h.v.Where.Netns)
+	ns := h.c.Namespace(h.v.Where.At(h.c))
 	if r == nil || ns == nil {
 		return nil
 	}

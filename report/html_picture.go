@@ -60,7 +60,7 @@ func (h *hypertext) ended(lines []line) []line {
 		return lines
 	}
 	for i := len(lines) - 1; i >= 0; i-- {
-		if l := lines[i]; l.at != untimed && l.where == place(h.v.Where.Netns) {
+		if l := lines[i]; l.at != untimed && l.where == place(h.v.Where.At(h.c)) {
 			end := line{at: l.at, where: l.where, station: h.v.Cause, text: meaning(h.v.Cause), mark: "✗"}
 			return slices.Insert(slices.Clone(lines), i+1, end)
 		}

@@ -79,6 +79,9 @@ func word(v verdict.Verdict) string {
 
 func placeText(v verdict.Verdict) string {
 	var s string
+	if v.Where.Host != "" {
+		s += ", on host " + code(v.Where.Host)
+	}
 	if v.Where.Netns != "" {
 		s += ", in namespace " + code(v.Where.Netns)
 	}

@@ -28,6 +28,7 @@ func Text(w io.Writer, c *evidence.Case, v verdict.Verdict, o Options) error {
 	p := &page{color: o.Color, width: o.Width, quiet: o.Quiet}
 	if !o.Quiet {
 		p.line(p.header(c))
+		p.peers(c)
 		lines := stations(c, v)
 		if o.Verbose > 0 {
 			lines = every(c, o.Verbose)
@@ -61,6 +62,29 @@ func (p *page) header(c *evidence.Case) string {
 		h += " · hooks: " + Clean(c.Host.Hooks)
 	}
 	return h
+}
+
+// peers tells of the other hosts that were watched.
+func (p *page) peers(c *evidence.Case) {
+	for i := range c.Peers {
+		p.line("and " + p.paint(bold, Clean(c.Peers[i].Name)) + " " + Clean(peerText(&c.Peers[i])))
+	}
+}
+
+// peerText is what is to be known of another host that was watched.
+func peerText(p *evidence.Peer) string {
+	if p.Kernel == "" {
+		return "(" + p.Reached + "): not watched: " + p.Error
+	}
+	s := fmt.Sprintf("(%s) · kernel %s", p.Reached, p.Kernel)
+	if p.Hooks != "" {
+		s += " · hooks: " + p.Hooks
+	}
+	s += fmt.Sprintf(" · its clock: %+.2f ms ± %.2f ms", float64(p.ClockOffsetNS)/1e6, float64(p.ClockBoundNS)/1e6)
+	if p.Error != "" {
+		s += " · not watched to the end: " + p.Error
+	}
+	return s
 }
 
 // endpoint is the target as a summary begins with it.
@@ -186,8 +210,11 @@ func (p *page) blocks(c *evidence.Case, v verdict.Verdict, verbose int) {
 }
 
 func (p *page) fix(f verdict.Fix, verbose int) {
-	if f.Summary != "" && (verbose > 0 || len(f.Commands) == 0) {
+	switch {
+	case f.Summary != "" && (verbose > 0 || len(f.Commands) == 0):
 		p.block("fix", "# "+Clean(f.Summary))
+	case f.Host != "" && len(f.Commands) > 0:
+		p.block("fix", "# on "+Clean(f.Host)+":")
 	}
 	for _, s := range f.Commands {
 		p.command("fix", s)

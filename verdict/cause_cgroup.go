@@ -39,10 +39,10 @@ func cgroupConnect(c *evidence.Case) *Verdict {
 // filtered tells a socket's own filter from a cgroup's ingress program: both make the same drop. A cgroup
 // can have dropped it even where the socket has a filter; with programs of both kinds neither is proven.
 func filtered(c *evidence.Case, e *evidence.Event, id string) *Verdict {
-	if isDrop(e, "BPF_CGROUP_EGRESS") && id == "cgroup-bpf" && e.Netns != "" {
+	if isDrop(e, "BPF_CGROUP_EGRESS") && id == "cgroup-bpf" && placed(e) {
 		return cgroupEgress(c, e)
 	}
-	if !isDrop(e, "SOCKET_FILTER") || e.Socket == nil || e.Socket.Filter != (id == "socket-filter") || e.Netns == "" {
+	if !isDrop(e, "SOCKET_FILTER") || e.Socket == nil || e.Socket.Filter != (id == "socket-filter") || !placed(e) {
 		return nil
 	}
 	if direction(c, e) == evidence.Reply {

@@ -36,7 +36,7 @@ var firewallCauses = []Cause{
 }
 
 func firewall(c *evidence.Case, e *evidence.Event, id string) *Verdict {
-	if !isNetfilter(e) || e.Netns == "" {
+	if !isNetfilter(e) || !placed(e) {
 		return nil
 	}
 	v := start(c, e, Observed)

@@ -109,7 +109,7 @@ func findRPFilter(c *evidence.Case, e *evidence.Event) *Verdict {
 }
 
 func findTTL(c *evidence.Case, e *evidence.Event) *Verdict {
-	if !isDrop(e, "IP_INHDR") || !at(e, "ip_forward", "ip6_forward") || e.Netns == "" {
+	if !isDrop(e, "IP_INHDR") || !at(e, "ip_forward", "ip6_forward") || !placed(e) {
 		return nil
 	}
 	a := icmpFrom(c, e, "ip_forward")
@@ -129,7 +129,7 @@ func findTTL(c *evidence.Case, e *evidence.Event) *Verdict {
 }
 
 func findChecksum(c *evidence.Case, e *evidence.Event) *Verdict {
-	if !isDrop(e, "IP_CSUM", "TCP_CSUM", "UDP_CSUM", "ICMP_CSUM") || e.Netns == "" || e.Device == "" {
+	if !isDrop(e, "IP_CSUM", "TCP_CSUM", "UDP_CSUM", "ICMP_CSUM") || !placed(e) || e.Device == "" {
 		return nil
 	}
 	v := start(c, e, Observed)

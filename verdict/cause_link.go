@@ -41,7 +41,7 @@ var linkCauses = []Cause{
 
 // onDevice is a verdict that a device's own queue or program took.
 func onDevice(c *evidence.Case, e *evidence.Event, what string) *Verdict {
-	if e.Netns == "" || e.Device == "" {
+	if !placed(e) || e.Device == "" {
 		return nil
 	}
 	v := start(c, e, Observed)
@@ -120,7 +120,7 @@ func openPort(c *evidence.Case, e *evidence.Event) []Fix {
 }
 
 func findOtherHost(c *evidence.Case, e *evidence.Event) *Verdict {
-	if e == nil || !isStray(e) || e.Netns == "" {
+	if e == nil || !isStray(e) || !placed(e) {
 		return nil
 	}
 	v := start(c, e, Observed)

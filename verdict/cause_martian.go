@@ -48,7 +48,7 @@ func findMartianDestination(c *evidence.Case, e *evidence.Event) *Verdict {
 }
 
 func martian(c *evidence.Case, e *evidence.Event, what, addr string, ok bool) *Verdict {
-	if e.Netns == "" || e.Device == "" {
+	if !placed(e) || e.Device == "" {
 		return nil
 	}
 	v := start(c, e, Observed)

@@ -27,7 +27,7 @@ func tooBig(c *evidence.Case, e *evidence.Event) bool {
 }
 
 func findMTU(c *evidence.Case, e *evidence.Event) *Verdict {
-	if !tooBig(c, e) || e.Netns == "" {
+	if !tooBig(c, e) || !placed(e) {
 		return nil
 	}
 	dest, _, ok := destination(c, e)
@@ -86,7 +86,7 @@ func findPMTUBlackhole(c *evidence.Case, e *evidence.Event) *Verdict {
 	for i := range c.Events {
 		d := &c.Events[i]
 		p := d.Packet
-		if d.Kind != evidence.Drop || d.Netns == "" || p == nil || p.Type == nil || p.Code == nil || d.Reason == "QUEUE_PURGE" {
+		if d.Kind != evidence.Drop || !placed(d) || p == nil || p.Type == nil || p.Code == nil || d.Reason == "QUEUE_PURGE" {
 			continue
 		}
 		if p.Protocol == "icmp" && *p.Type == 3 && *p.Code == 4 || p.Protocol == "icmpv6" && *p.Type == 2 {

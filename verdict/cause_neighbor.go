@@ -88,7 +88,7 @@ func findNeighbor(c *evidence.Case, e *evidence.Event) *Verdict {
 	if e == nil {
 		return waitingForNeighbor(c)
 	}
-	if !neighborDrop(e) || e.Netns == "" {
+	if !neighborDrop(e) || !placed(e) {
 		return nil
 	}
 	dest, _, ok := destination(c, e)
@@ -207,7 +207,7 @@ func waitingForNeighbor(c *evidence.Case) *Verdict {
 	}
 	for i := len(c.Events) - 1; i >= 0; i-- {
 		r := &c.Events[i]
-		if r.Kind != evidence.Route || r.Route == nil || r.Route.Errno != "" || r.Route.OIF == "" || r.Netns == "" {
+		if r.Kind != evidence.Route || r.Route == nil || r.Route.Errno != "" || r.Route.OIF == "" || !placed(r) {
 			continue
 		}
 		dest, ok := parseAddr(r.Route.Dest)

@@ -63,7 +63,7 @@ func queueRule(c *evidence.Case, e *evidence.Event, v *Verdict) *Rule {
 }
 
 func findQueueUnread(c *evidence.Case, e *evidence.Event) *Verdict {
-	if !isDrop(e, "NOT_SPECIFIED", "NETFILTER_DROP", "") || !at(e, "nf_queue", "__nf_queue") || e.Netns == "" {
+	if !isDrop(e, "NOT_SPECIFIED", "NETFILTER_DROP", "") || !at(e, "nf_queue", "__nf_queue") || !placed(e) {
 		return nil
 	}
 	v := start(c, e, Observed)
@@ -77,7 +77,7 @@ func findQueueUnread(c *evidence.Case, e *evidence.Event) *Verdict {
 }
 
 func findQueueDrop(c *evidence.Case, e *evidence.Event) *Verdict {
-	if e == nil || e.Kind != evidence.Drop || e.Netns == "" || !calledBy(e, "nfqnl_reinject", "nfqnl_recv_verdict", "nfqnl_recv_verdict_batch") {
+	if e == nil || e.Kind != evidence.Drop || !placed(e) || !calledBy(e, "nfqnl_reinject", "nfqnl_recv_verdict", "nfqnl_recv_verdict_batch") {
 		return nil
 	}
 	// A queue that is taken down drops what is in it, in nobody's name.

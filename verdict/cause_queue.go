@@ -54,7 +54,7 @@ var queueCauses = []Cause{
 
 // atSocket is a packet that a socket refused, with the kernel's reason.
 func atSocket(c *evidence.Case, e *evidence.Event, what string, reasons ...string) *Verdict {
-	if !isDrop(e, reasons...) || e.Netns == "" {
+	if !isDrop(e, reasons...) || !placed(e) {
 		return nil
 	}
 	v := start(c, e, Observed)

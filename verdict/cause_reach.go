@@ -147,7 +147,7 @@ func served(c *evidence.Case) *evidence.Event {
 	for i := range c.Events {
 		e := &c.Events[i]
 		switch {
-		case e.Kind == evidence.Consume && e.Packet != nil && !resolves(e) && direction(c, e) == evidence.Forward && e.Netns != "" && takenIn.MatchString(e.Function):
+		case e.Kind == evidence.Consume && e.Packet != nil && !resolves(e) && direction(c, e) == evidence.Forward && placed(e) && takenIn.MatchString(e.Function):
 			if found == nil || found.Kind != evidence.State {
 				found = e
 			}
@@ -197,7 +197,7 @@ func arrivedAtSocket(c *evidence.Case) *evidence.Event {
 		return nil
 	}
 	l := lastForward(c)
-	if l == nil || l.Netns == "" || l.Kind == evidence.Transmit || l.Kind == evidence.Drop || l.Packet.Protocol != "udp" {
+	if l == nil || !placed(l) || l.Kind == evidence.Transmit || l.Kind == evidence.Drop || l.Packet.Protocol != "udp" {
 		return nil
 	}
 	n := space(c, l)
@@ -213,7 +213,7 @@ func arrivedAtSocket(c *evidence.Case) *evidence.Event {
 
 // serverState reports whether e is a state change on the server's side of the connection.
 func serverState(c *evidence.Case, e *evidence.Event) bool {
-	if e.Kind != evidence.State || e.State == nil || e.Netns == "" {
+	if e.Kind != evidence.State || e.State == nil || !placed(e) {
 		return false
 	}
 	if e.Socket != nil && e.Socket.Local != "" {

@@ -36,7 +36,7 @@ func fromOutside(c *evidence.Case, match func(*evidence.Event) bool) *evidence.E
 		if e.Packet == nil || !match(e) {
 			continue
 		}
-		if e.Kind == evidence.Receive && e.Netns != "" {
+		if e.Kind == evidence.Receive && placed(e) {
 			return e
 		}
 		return nil
@@ -69,6 +69,7 @@ func findRemoteReset(c *evidence.Case, e *evidence.Event) *Verdict {
 		"no kernel that we watch sent it",
 	}
 	v.Summary = fmt.Sprintf("%s: a RST came in by %s of %s; no kernel that we watch sent it", target(c), r.Device, name(r.Netns))
+	notArrived(c, r, v)
 	beyondReset(c, v)
 	return v
 }
@@ -106,6 +107,7 @@ func findRemoteUnreachable(c *evidence.Case, e *evidence.Event) *Verdict {
 		"no kernel that we watch sent it",
 	}
 	v.Summary = fmt.Sprintf("%s: %s answered with %s", target(c), r.Packet.Source, kind)
+	notArrived(c, r, v)
 	beyondError(c, v)
 	return v
 }
@@ -113,6 +115,9 @@ func findRemoteUnreachable(c *evidence.Case, e *evidence.Event) *Verdict {
 func findRemoteSilent(c *evidence.Case, e *evidence.Event) *Verdict {
 	if e != nil || c.Lost > 0 || success(c) || c.Probe.Outcome != evidence.Timeout && c.Probe.Outcome != evidence.Silent {
 		return nil
+	}
+	if v := lostOnTheWayBack(c); v != nil {
+		return v
 	}
 	l := leftHost(c)
 	if l == nil || served(c) != nil {
@@ -129,6 +134,7 @@ func findRemoteSilent(c *evidence.Case, e *evidence.Event) *Verdict {
 		fmt.Sprintf("no reply, RST or ICMP error was seen until %.0f ms after the start", float64(c.Probe.DurationNS)/1e6),
 	}
 	v.Summary = fmt.Sprintf("%s: %s left %s by %s, and nothing came back", target(c), whose(c, l), name(l.Netns), l.Device)
+	notArrived(c, l, v)
 	beyondSilence(c, v)
 	return v
 }

@@ -14,7 +14,7 @@ func findXFRM(c *evidence.Case, e *evidence.Event) *Verdict {
 	switch {
 	case e == nil:
 		return xfrmRefused(c)
-	case isDrop(e, "XFRM_POLICY") && e.Netns != "":
+	case isDrop(e, "XFRM_POLICY") && placed(e):
 		return xfrmBlocked(c, e, start(c, e, Observed))
 	case isDrop(e, "NOT_SPECIFIED") && at(e, "ip6_forward"):
 		mine := uint64(0)

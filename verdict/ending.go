@@ -46,7 +46,8 @@ func ending(c *evidence.Case, s *evidence.Event) (proof []string) {
 // of it: from the sockets that it holds, or from before the probe where it has
 // ended since. A child that a listener made for the connection is known by its parent.
 func author(c *evidence.Case, s *evidence.Event) *evidence.Process {
-	known := slices.Clone(c.Listeners)
+	host, _ := evidence.SplitNetns(s.Netns)
+	known := slices.DeleteFunc(slices.Clone(c.Listeners), func(p evidence.Process) bool { return p.Host != host })
 	if n := space(c, s); n != nil && n.Sockets.Read() {
 		for i := range n.Sockets.Items {
 			known = append(known, n.Sockets.Items[i].Process...)

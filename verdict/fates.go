@@ -229,7 +229,7 @@ func lastForward(c *evidence.Case) *evidence.Event {
 func lastSeen(c *evidence.Case) *evidence.Event {
 	for i := len(c.Events) - 1; i >= 0; i-- {
 		e := &c.Events[i]
-		if e.Packet != nil && e.Netns != "" && !secondary(c, e) && !(e.Kind == evidence.Drop && noise(c, e)) {
+		if e.Packet != nil && placed(e) && !secondary(c, e) && !(e.Kind == evidence.Drop && noise(c, e)) {
 			return e
 		}
 	}

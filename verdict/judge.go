@@ -28,6 +28,7 @@ func Judge(c *evidence.Case) Verdict {
 			v.Unseen = append(v.Unseen, u)
 		}
 	}
+	place(c, v)
 	if v.Proof == nil {
 		v.Proof = []string{}
 	}

@@ -62,7 +62,7 @@ func encapsulated(c *evidence.Case, e *evidence.Event) bool {
 
 // space returns the configuration of the event's namespace; nil when the kernel did not name it or nothing was read there.
 func space(c *evidence.Case, e *evidence.Event) *evidence.Namespace {
-	if e.Netns == "" {
+	if !placed(e) {
 		return nil
 	}
 	return c.Namespace(e.Netns)

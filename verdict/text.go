@@ -40,13 +40,23 @@ func since(c *evidence.Case, e *evidence.Event) string {
 }
 
 func name(netns string) string {
-	switch netns {
+	host, own := evidence.SplitNetns(netns)
+	switch own {
 	case "":
-		return "a namespace the kernel did not name"
+		own = "a namespace the kernel did not name"
 	case "init":
-		return "the initial namespace"
+		own = "the initial namespace"
 	}
-	return netns
+	if host != "" {
+		own += " on " + host
+	}
+	return own
+}
+
+// placed reports whether the kernel said in which namespace e happened.
+func placed(e *evidence.Event) bool {
+	_, own := evidence.SplitNetns(e.Netns)
+	return own != ""
 }
 
 // packet names the event's packet: SYN, SYN-ACK, datagram …

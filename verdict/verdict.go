@@ -129,12 +129,15 @@ type NATRef struct {
 }
 
 // Fix is the smallest change that lets this exchange pass, with its undo.
-// Commands are run by root, as they stand, in a shell, from where pathtrace was started.
+// Commands are run by root, as they stand, in a shell, from where pathtrace was
+// started; on another host than this one from where the user's login comes to.
 type Fix struct {
 	Summary  string   `json:"summary"`
 	Commands []string `json:"commands"`
 	Undo     []string `json:"undo"`
 	Verified bool     `json:"verified,omitempty"` // tried, and it healed
+	// Host is where the commands are to be run, where that may be another one than this.
+	Host string `json:"host,omitempty"`
 
 	// Netns is the namespace of whose configuration in the kernel the fix changes a part, and
 	// nothing else: it may be tried. Empty where it does more, as to start a program or to change a file.

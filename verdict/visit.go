@@ -123,7 +123,7 @@ func (v visit) last() *evidence.Event {
 // while the visit's packet was worked on. The kernel cannot always tell the
 // namespace of a packet that it has just made.
 func (v visit) during(o *evidence.Event) bool {
-	return v.skb != "" && (o.Netns == v.netns || o.Netns == "") && o.CPU == v.cpu && o.At >= v.from && o.At <= v.to && o.SKB != v.skb
+	return v.skb != "" && (o.Netns == v.netns || o.Netns == evidence.Unnamed(v.netns)) && o.CPU == v.cpu && o.At >= v.from && o.At <= v.to && o.SKB != v.skb
 }
 
 // arrived is the visit's first event at a device of the namespace; nil for a packet that was made there.

@@ -13,6 +13,7 @@ type flags struct {
 	noTouch, json, quiet, timing, redact, version     bool
 	verifyFix, yes, force                             bool
 	trial                                             word // --for
+	peer, peerCmd                                     word
 	verbose                                           int
 }
 
@@ -75,6 +76,9 @@ func (f *flags) groups() []flagGroup {
 	watch.word(&f.hooks, "hooks", "", "auto|fentry|kprobe|tracepoint", "auto", "which kernel hooks")
 	watch.word(&f.scope, "scope", "", "host|netns", "host", "all namespaces of this host, or the probe's alone")
 	watch.BoolVar(&f.noTouch, "no-touch", false, "add not even a temporary trace rule")
+
+	watch.word(&f.peer, "peer", "", "ssh://[USER@]HOST", "", "watch the other end's kernel too, over ssh")
+	watch.word(&f.peerCmd, "peer-cmd", "", "CMD", "", "the same through a command that gives a root shell there")
 
 	try := group("Trying the fix")
 	try.BoolVar(&f.verifyFix, "verify-fix", false, "apply the smallest fix, probe again, take it back: proof that it was the cause")

@@ -169,7 +169,10 @@ func (g *gatherer) namespaces(c *evidence.Case) []evidence.Namespace {
 		c.Unseen = append(c.Unseen, "routes: our own questions may stand among the probe's: "+err.Error())
 	}
 	defer g.tracer.Reading(false)
-	names := []string{c.Probe.Netns}
+	var names []string
+	if c.Probe.Netns != "" { // else the probe comes from another host
+		names = append(names, c.Probe.Netns)
+	}
 	for _, e := range c.Events {
 		if e.Netns != "" && !slices.Contains(names, e.Netns) {
 			names = append(names, e.Netns)

@@ -23,6 +23,6 @@ func newRequest(o Options, t Target) request {
 	return request{
 		input: t.Input, lookup: t.Lookup, protocol: t.Protocol, target: netip.AddrPortFrom(t.Addresses[0], t.Port), netns: o.Netns,
 		source: netip.AddrPortFrom(o.Source, o.SourcePort), device: o.Device, mark: o.Mark, timeout: o.Timeout,
-		send: o.Send, expect: o.Expect, wait: o.Send != nil || o.Expect != nil, scheme: t.Scheme, speech: t.speech(), hooks: o.Hooks, noTouch: o.NoTouch, numeric: o.Numeric, ownOnly: o.OwnOnly,
+		send: o.Send, expect: o.Expect, wait: o.Send != nil || o.Expect != nil, scheme: t.Scheme, speech: t.speech(), hooks: o.Hooks, noTouch: o.NoTouch, numeric: o.Numeric, ownOnly: o.OwnOnly, peer: o.Peer,
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pathtrace/pathtrace/internal/peer"
 	"github.com/pathtrace/pathtrace/netcfg"
 	"github.com/pathtrace/pathtrace/tracer"
 )
@@ -36,6 +37,9 @@ type Options struct {
 	Hooks   string // auto, fentry, kprobe or tracepoint
 	OwnOnly bool   // watch only the probe's own namespace
 	NoTouch bool   // add no trace rule
+
+	Way  *peer.Way // to the other end; nil: it is not watched
+	Peer *peerHost // the other end, once it was come to
 
 	Bundle string // where to write the evidence; empty: nowhere
 	Redact bool
@@ -61,7 +65,7 @@ func (f *flags) options(a *app) (Options, error) {
 		UDP: f.udp, Numeric: f.numeric, OwnOnly: f.scope == "netns", NoTouch: f.noTouch, Hooks: string(f.hooks),
 		Bundle: string(f.bundle), Redact: f.redact, JSON: f.json, Quiet: f.quiet, Verbose: f.verbose, Timing: f.timing, Clock: &stopwatch{},
 	}
-	for _, check := range []func(*Options) error{f.where, f.wait, f.kernel, f.save, f.tryOut} {
+	for _, check := range []func(*Options) error{f.where, f.wait, f.kernel, f.other, f.save, f.tryOut} {
 		if err := check(&o); err != nil {
 			return o, err
 		}

@@ -63,6 +63,7 @@ func (a *app) subcommands() []*cobra.Command {
 		newRulesCmd(a),
 		newRouteCmd(a),
 		newUndoCmd(a),
+		newAgentCmd(a),
 		newDemoCmd(func(ctx context.Context, args []string) int {
 			return run(ctx, args, a.stdin, a.stdout, a.stderr)
 		}, func(code int) { a.code = code }),
@@ -142,7 +143,9 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 		return a.tracePath(ctx, o, t, err)
 	}
 	o.Clock.lap("resolve")
+	o.Peer = a.openPeer(ctx, o)
 	results, untaken, err := a.probeAll(ctx, o, t)
+	o.Peer.close()
 	if err != nil {
 		return err
 	}

@@ -46,55 +46,37 @@ type request struct {
 	numeric  bool // look no names up
 	ownOnly  bool // watch only the probe's own namespace
 	unseen   []string
+	peer     *peerHost // nil: none
 }
 
 // run traces one address: arm, probe, watch, read, judge.
 func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verdict.Verdict, error) {
-	s, err := openSpaces(r.netns, r.ownOnly)
+	h, err := r.openHost(clock)
 	if err != nil {
 		return evidence.Case{}, verdict.Verdict{}, err
 	}
-	defer s.close()
-	clock.lap("namespaces")
-
-	w := newWatch(s, r.wait || r.expect != nil || r.speech.Any())
-	w.wraps = r.findWraps(s)
-	w.scheme = r.scheme
-	t, err := tracer.Open(tracer.Options{Hooks: r.hooks, NoUprobes: r.uprobes, NetnsName: s.name, Take: w.take})
-	if errors.Is(err, tracer.ErrTier) {
-		return evidence.Case{}, verdict.Verdict{}, noTier(r.hooks, err)
-	}
-	if err != nil {
-		return evidence.Case{}, verdict.Verdict{}, cannotTrace(err)
-	}
-	clock.lap("load and attach")
-	defer func() { t.Close(); clock.lap("detach") }()
-
-	p, err := r.openProbe(s, t)
+	defer func() { h.close(); clock.lap("detach") }()
+	p, err := r.openProbe(h.spaces, h.tracer)
 	if err != nil {
 		return evidence.Case{}, verdict.Verdict{}, err
 	}
 	defer p.Close()
 	key := tracer.Key{Protocol: r.number(), ISN: p.ISN(), Port: p.Local().Port(), Target: r.target}
-	unseen, err := r.arm(t, s, key)
-	if err == nil {
-		err = r.followTuple(t, s)
-	}
+	armed := r.peer.trace(ctx, r.order(h.spaces, key))
+	c, err := h.arm(r, key)
 	if err != nil {
-		return evidence.Case{}, verdict.Verdict{}, cannotTrace(err)
+		return evidence.Case{}, verdict.Verdict{}, err
 	}
-	unseen = append(unseen, w.wraps.arm(t)...)
+	<-armed
 	clock.lap("arm")
-
-	c := newCase(r, s, t)
-	c.Unseen = append(r.unseen, unseen...)
-	s.readCounters()
-	c, v, err := w.follow(ctx, c, t, p)
+	h.spaces.readCounters()
+	h.watch.peer = r.peer
+	c, v, err := h.watch.follow(ctx, c, h.tracer, p)
 	clock.lap("probe, read and judge")
 	if err != nil {
 		return c, v, cannotTrace(err)
 	}
-	if r.walkBeyond(ctx, s, &c, &v); len(c.Walks) > 0 {
+	if r.walkBeyond(ctx, h.spaces, &c, &v); len(c.Walks) > 0 {
 		v = verdict.Judge(&c)
 		clock.lap("the way beyond this host")
 	}
@@ -124,17 +106,20 @@ func (r request) number() uint8 {
 // addresses too: where that port is in TIME_WAIT the kernel continues the old
 // sequence numbers instead of ours (tcp_twsk_unique).
 func (r request) followTuple(t *tracer.Tracer, s *spaces) error {
-	if r.protocol != "tcp" || r.source.Port() == 0 {
+	from := r.sourceAddr(s)
+	if r.protocol != "tcp" || r.source.Port() == 0 || !from.IsValid() { // no route: no packet either
 		return nil
 	}
-	from := r.source.Addr()
-	if !from.IsValid() {
-		from, _ = netip.ParseAddr(s.start.Lookup(netcfg.RouteQuery{Dest: r.target.Addr(), Mark: r.mark}).PrefSrc)
-	}
-	if !from.IsValid() {
-		return nil // no route: no packet either
-	}
 	return t.Follow(r.number(), netip.AddrPortFrom(from, r.source.Port()), r.target)
+}
+
+// sourceAddr is the address that the probe will bear; invalid where there is no route.
+func (r request) sourceAddr(s *spaces) netip.Addr {
+	if from := r.source.Addr(); from.IsValid() || s.start == nil {
+		return from
+	}
+	from, _ := netip.ParseAddr(s.start.Lookup(netcfg.RouteQuery{Dest: r.target.Addr(), Mark: r.mark}).PrefSrc)
+	return from
 }
 
 func (r request) openProbe(s *spaces, t *tracer.Tracer) (probe.Sender, error) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/internal/peer"
 	"github.com/pathtrace/pathtrace/netcfg"
 	"github.com/pathtrace/pathtrace/probe"
 	"github.com/pathtrace/pathtrace/tracer"
@@ -27,22 +28,35 @@ type watch struct {
 	spaces *spaces
 	scheme string
 	awaits bool // an answer, a close or a reset: that a process has accepted is not the end
-	probe  probe.Sender
+	probe  sent
 	gather *gatherer
 	wraps  *wraps
+	peer   *peerHost // the other end; nil: not watched
 
 	mu      sync.Mutex
 	records []tracer.Record
 	news    chan struct{} // something was seen that may decide
 }
 
+// sent is a probe, our own or one that comes from another host.
+type sent interface {
+	ISN() uint32
+	Local() netip.AddrPort // invalid: not known here
+	Start() int64          // when Event.At is 0, in nanoseconds of CLOCK_MONOTONIC
+}
+
 func newWatch(s *spaces, awaits bool) *watch {
 	return &watch{spaces: s, awaits: awaits, news: make(chan struct{}, 1)}
 }
 
+// begin has what the tracer says from now on be about p, and go into c.
+func (w *watch) begin(c evidence.Case, t *tracer.Tracer, p sent) {
+	w.base, w.tracer, w.probe, w.gather = c, t, p, newGatherer(w.spaces, t, w.wraps)
+}
+
 // follow runs the probe and returns the case and its verdict.
 func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p probe.Sender) (evidence.Case, verdict.Verdict, error) {
-	w.base, w.tracer, w.probe, w.gather = c, t, p, newGatherer(w.spaces, t, w.wraps)
+	w.begin(c, t, p)
 	pctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	ended := make(chan evidence.Probe, 1)
@@ -62,6 +76,10 @@ func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p
 			if err := w.explained(); err != nil {
 				stop(err)
 			}
+		case n := <-w.peer.news():
+			if err := w.explainedThere(ctx, n); err != nil {
+				stop(err)
+			}
 		}
 	}
 	if err := w.tracer.Flush(); err != nil {
@@ -70,13 +88,23 @@ func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p
 	if outcome.Outcome == evidence.Silent || outcome.Outcome == evidence.Answered {
 		w.noteConnection()
 	}
-	c = w.assemble(outcome)
+	c, v := w.finish(ctx, outcome)
+	if w.peer != nil {
+		w.peer.join(ctx, &c, w.probe.Start())
+		v = verdict.Judge(&c)
+	}
+	return c, v, w.tracer.Err()
+}
+
+// finish makes the case of a probe that has ended with p, and reads what only its verdict asks for.
+func (w *watch) finish(ctx context.Context, p evidence.Probe) (evidence.Case, verdict.Verdict) {
+	c := w.assemble(p)
 	v := verdict.Judge(&c)
 	if w.readServices(ctx, &c, v) {
 		v = verdict.Judge(&c)
 	}
 	w.readLogs(ctx, &c, v)
-	return c, v, w.tracer.Err()
+	return c, v
 }
 
 // readLogs reads what the program that is to blame wrote meanwhile.
@@ -164,21 +192,55 @@ func (w *watch) explained() error {
 		}
 		return probe.ErrAccepted
 	}
-	sofar := evidence.Probe{Outcome: evidence.Timeout, ISN: w.probe.ISN()}
+	c := w.assemble(w.sofar())
+	return w.settled(&c)
+}
+
+// sofar is what is known of a probe that has not ended, taken for one that got no answer.
+func (w *watch) sofar() evidence.Probe {
+	p := evidence.Probe{Outcome: evidence.Timeout, ISN: w.probe.ISN()}
 	if l := w.probe.Local(); l.IsValid() {
-		sofar.Local = l.String()
+		p.Local = l.String()
 	}
-	c := w.assemble(sofar)
-	v := verdict.Judge(&c)
+	return p
+}
+
+// settled judges c, and returns [probe.ErrExplained] when there is nothing left to wait for.
+func (w *watch) settled(c *evidence.Case) error {
+	v := verdict.Judge(c)
 	switch {
 	case v.Certainty == verdict.None || v.Cause == "reachable":
 		return nil
 	case !v.Transient && (v.Certainty == verdict.Observed || v.Where.Reason != ""): // the packet itself was seen to die
 		return probe.ErrExplained
-	case w.again(v, &c), v.Transient && !v.Copied && c.Target.Protocol != "tcp": // nobody sends a datagram again
+	case w.again(v, c), v.Transient && !v.Copied && c.Target.Protocol != "tcp": // nobody sends a datagram again
 		return probe.ErrExplained
 	}
 	return nil
+}
+
+// explainedThere is explained for what the other end's kernel has seen.
+func (w *watch) explainedThere(ctx context.Context, n peer.News) error {
+	if w.tracer.Flush() != nil {
+		return nil
+	}
+	if n == peer.Accepted {
+		if w.connected() && !w.awaits {
+			return probe.ErrAccepted
+		}
+		return nil
+	}
+	c := w.assemble(w.sofar())
+	w.peer.join(ctx, &c, w.probe.Start())
+	return w.settled(&c)
+}
+
+// connected reports whether our own end of the connection is established.
+func (w *watch) connected() bool {
+	return slices.ContainsFunc(w.seen(), func(r tracer.Record) bool {
+		e := r.Event
+		return e.Kind == evidence.State && e.State.New == "ESTABLISHED" && e.Direction == evidence.Forward && e.Netns == w.spaces.start.Name
+	})
 }
 
 // again reports whether a retransmission met the same end as the packet before
@@ -189,7 +251,7 @@ func (w *watch) again(v verdict.Verdict, c *evidence.Case) bool {
 		switch {
 		case e.Kind == evidence.Retransmit:
 			sent = true
-		case e.Netns != v.Where.Netns || e.Direction != v.Direction || e.Packet == nil || e.Packet.Flags != "S" && e.Packet.Flags != "S.":
+		case e.Netns != v.Where.At(c) || e.Direction != v.Direction || e.Packet == nil || e.Packet.Flags != "S" && e.Packet.Flags != "S.":
 		case e.Kind == evidence.Drop, e.Kind == evidence.Consume && strings.HasPrefix(e.Function, "tcp_"):
 			if sent || !v.Copied { // copies of one sending have one end
 				ends++
@@ -288,7 +350,7 @@ func (w *watch) assemble(p evidence.Probe) evidence.Case {
 	w.gather.noteCallers(records)
 	c := w.base
 	p.Netns, p.Cgroup = c.Probe.Netns, netcfg.OwnCgroup()
-	if p.Outcome == evidence.Denied {
+	if p.Outcome == evidence.Denied && p.Netns != "" {
 		version := 4
 		if w.probe.Local().Addr().Is6() {
 			version = 6

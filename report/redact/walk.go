@@ -4,6 +4,7 @@ package redact
 
 import (
 	"net/netip"
+	"net/url"
 	"reflect"
 	"strings"
 
@@ -87,6 +88,12 @@ func each(v reflect.Value, name string, f func(name, s string) string) {
 // they stand: the host's own, the target's, and a user in a URL.
 func Names(c *evidence.Case) Known {
 	k := Known{Hosts: []string{c.Host.Name}}
+	for i := range c.Peers {
+		k.Hosts = append(k.Hosts, c.Peers[i].Name)
+		if u, err := url.Parse(c.Peers[i].Reached); err == nil && u.Scheme == "ssh" {
+			k.Hosts, k.Users = append(k.Hosts, u.Hostname()), append(k.Users, u.User.Username())
+		}
+	}
 	s := c.Target.Input
 	if _, rest, ok := strings.Cut(s, "://"); ok {
 		s = rest
