@@ -3,7 +3,6 @@
 package netcfg
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -112,16 +111,18 @@ func attached(dir string, attach ebpf.AttachType, flags uint32) ([]evidence.Cgro
 	return out, nil
 }
 
-// cgroupMount finds where the cgroup v2 hierarchy is mounted.
+// cgroupMount finds where the cgroup v2 hierarchy is mounted: for this process,
+// or, as `ip netns exec` gives it a /sys without, for the first one.
 func cgroupMount() (string, error) {
-	f, err := os.Open("/proc/self/mounts")
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); len(fields) > 2 && fields[2] == "cgroup2" {
-			return unescapeMount(fields[1]), nil
+	for _, process := range []struct{ mounts, root string }{{"/proc/self/mounts", "/"}, {"/proc/1/mounts", "/proc/1/root"}} {
+		b, err := os.ReadFile(process.mounts)
+		if err != nil {
+			return "", err
+		}
+		for line := range strings.Lines(string(b)) {
+			if fields := strings.Fields(line); len(fields) > 2 && fields[2] == "cgroup2" {
+				return filepath.Join(process.root, unescapeMount(fields[1])), nil
+			}
 		}
 	}
 	return "", errors.New("no cgroup v2 hierarchy is mounted")

@@ -133,19 +133,20 @@ type answer struct {
 		Proof     []string
 		Fixes     []struct{ Commands, Undo []string }
 	}
-	Lost *uint64
-	exit int
-	raw  string
+	Lost   *uint64
+	Timing map[string]int64
+	exit   int
+	raw    string
 }
 
 type where struct {
-	Netns, Device, Hook string
-	Rule                *rule
-	Route               struct{ Text, Table string }
-	IPRule              struct{ Priority int } `json:"ip_rule"`
-	Sysctl              struct{ Name, Value string }
-	Process             struct{ Comm string }
-	Socket              struct {
+	Host, Netns, Device, Hook string
+	Rule                      *rule
+	Route                     struct{ Text, Table string }
+	IPRule                    struct{ Priority int } `json:"ip_rule"`
+	Sysctl                    struct{ Name, Value string }
+	Process                   struct{ Comm string }
+	Socket                    struct {
 		Local   string
 		Backlog int
 	}
@@ -311,9 +312,7 @@ func trace(t *testing.T, bin string, l *lab.Lab, f lab.Fault) *answer {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, bin, arguments(l, f)...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cgroup, err := l.Cgroup()
 	if err != nil {
 		t.Fatal(err)
@@ -322,7 +321,14 @@ func trace(t *testing.T, bin string, l *lab.Lab, f lab.Fault) *answer {
 		defer cgroup.Close()
 		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
 	}
-	err = cmd.Run()
+	return runTrace(t, cmd)
+}
+
+func runTrace(t *testing.T, cmd *exec.Cmd) *answer {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
 	var status *exec.ExitError
 	if err != nil && !errors.As(err, &status) {
 		t.Fatal(err)

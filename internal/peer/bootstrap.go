@@ -52,7 +52,7 @@ var script = strings.Join([]string{
 	`say run; [ -n "$s" ] || exec "$p/4" agent; $s "$p/4" agent`,
 }, "; ")
 
-// readable joins what the loop's parts are: a ; may not follow do, else or done's keyword.
+// oneLine makes a line of the script's parts: no ; may follow do.
 func oneLine(s string) string { return strings.ReplaceAll(s, "do; ", "do ") }
 
 // command is the line that runs the script.

@@ -89,13 +89,17 @@ const (
 
 // Limits of time.
 type Limits struct {
-	Ready time.Duration // until the shell there answers: a user may have to type a password; 0: a minute
+	Ready time.Duration // until the shell there answers: a user may have to type a password; 0: two minutes, as sshd gives
+	Work  time.Duration // until the agent has loaded its programs, or read its host's configuration; 0: half a minute
 	Reply time.Duration // until the agent answers, or a copy of it goes on; 0: ten seconds
 }
 
 func (l Limits) orDefault() Limits {
 	if l.Ready == 0 {
-		l.Ready = time.Minute
+		l.Ready = 2 * time.Minute
+	}
+	if l.Work == 0 {
+		l.Work = 30 * time.Second
 	}
 	if l.Reply == 0 {
 		l.Reply = 10 * time.Second

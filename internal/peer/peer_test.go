@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -65,23 +66,15 @@ func need(t *testing.T, name string) string {
 	return path
 }
 
-// nothingLeft compares the files of ours in the directories that the script uses with those before.
+// nothingLeft gives the script a directory of the test's own, and looks into it at the end.
 func nothingLeft(t *testing.T) {
 	t.Helper()
-	files := func() (all []string) {
-		for _, d := range []string{"/dev/shm", "/tmp", "/var/tmp", os.Getenv("XDG_RUNTIME_DIR")} {
-			found, err := filepath.Glob(filepath.Join(d, ".pathtrace-*"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			all = append(all, found...)
-		}
-		return all
-	}
-	before := files()
+	dir := t.TempDir()
+	t.Setenv("XDG_RUNTIME_DIR", dir)
 	t.Cleanup(func() {
-		if diff := cmp.Diff(before, files()); diff != "" {
-			t.Errorf("files are left (-before +after):\n%s", diff)
+		left, err := os.ReadDir(dir)
+		if err != nil || len(left) > 0 {
+			t.Errorf("files are left: %v %v", left, err)
 		}
 	})
 }
@@ -130,7 +123,7 @@ func TestDial(t *testing.T) {
 
 // What goes wrong is said in the words of whoever knows best.
 func TestDialFails(t *testing.T) {
-	short := Limits{Ready: 300 * time.Millisecond, Reply: 300 * time.Millisecond}
+	long, short := 20*time.Second, 300*time.Millisecond
 	for name, c := range map[string]struct{ command, want string }{
 		"refused":              {"echo nothing >&2; echo ssh: connect to host web1 port 22: Connection refused >&2; exit 255", "ssh: connect to host web1 port 22: Connection refused"},
 		"no word":              {"exit 3", "/bin/sh ended before it had a shell: exit status 3"},
@@ -146,7 +139,14 @@ func TestDialFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			nothingLeft(t)
-			s, err := Dial(t.Context(), Shell(strings.ReplaceAll("D="+t.TempDir()+"; "+c.command, "sleep 5", "exec sleep 5")), short)
+			limits := Limits{Ready: long, Reply: long}
+			switch { // who waits for what
+			case strings.HasPrefix(c.want, "no shell"):
+				limits.Ready = short
+			case strings.HasSuffix(c.want, short.String()):
+				limits.Reply = short
+			}
+			s, err := Dial(t.Context(), Shell(strings.ReplaceAll("D="+t.TempDir()+"; "+c.command, "sleep 5", "exec sleep 5")), limits)
 			if err == nil {
 				s.Close()
 				t.Fatal("no error")
@@ -199,7 +199,7 @@ func (s *stream) Close() error                { return nil }
 // talk has a whole conversation with an agent that says what out holds.
 func talk(out *stream, patience time.Duration, release func()) error {
 	out.asked = make(chan struct{}, 64)
-	s, err := Start(context.Background(), out, bufio.NewReader(out), Limits{Reply: patience}, func() error { release(); return nil })
+	s, err := Start(context.Background(), out, bufio.NewReader(out), Limits{Work: patience, Reply: patience}, func() error { release(); return nil })
 	if err != nil {
 		return err
 	}
@@ -374,4 +374,35 @@ func FuzzReply(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// Under sudo ssh is run as the user who called it.
+func TestAsCaller(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "ssh"), []byte("#!/bin/sh\necho $(id -u) $(id -G) $HOME $SSH_AUTH_SOCK >&2; exit 255\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for d := dir; d != "/tmp" && d != "/"; d = filepath.Dir(d) { // so that another user comes there
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u, err := user.Lookup("nobody")
+	if err != nil {
+		t.Skip("there is no user nobody")
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Setenv("SUDO_UID", u.Uid)
+	t.Setenv("SSH_AUTH_SOCK", "/run/agent")
+	w, err := SSH("ssh://web1", 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Dial(t.Context(), w, Limits{})
+	if want := fmt.Sprintf("%s %s %s /run/agent", u.Uid, u.Gid, u.HomeDir); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
 }

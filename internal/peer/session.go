@@ -123,13 +123,13 @@ func (s *Session) News() <-chan News { return s.news }
 
 // Trace has the agent watch from now on.
 func (s *Session) Trace(ctx context.Context, o Order) error {
-	_, err := s.ask(ctx, request{Do: "trace", Order: &o})
+	_, err := s.askWithin(ctx, request{Do: "trace", Order: &o}, s.limits.Work)
 	return err
 }
 
 // Read returns what the agent has seen so far; p is what came of the probe.
 func (s *Session) Read(ctx context.Context, p evidence.Probe) (Case, error) {
-	r, err := s.ask(ctx, request{Do: "read", Probe: &p})
+	r, err := s.askWithin(ctx, request{Do: "read", Probe: &p}, s.limits.Work)
 	if err != nil {
 		return Case{}, err
 	}
@@ -161,8 +161,12 @@ func (s *Session) readClock(ctx context.Context) error {
 	return nil
 }
 
-// ask sends a request and waits for its reply.
 func (s *Session) ask(ctx context.Context, q request) (reply, error) {
+	return s.askWithin(ctx, q, s.limits.Reply)
+}
+
+// askWithin sends a request and waits for its reply.
+func (s *Session) askWithin(ctx context.Context, q request, limit time.Duration) (reply, error) {
 	if s.broken != nil {
 		return reply{}, s.broken
 	}
@@ -175,7 +179,7 @@ func (s *Session) ask(ctx context.Context, q request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	ctx, stop := context.WithTimeout(ctx, s.limits.Reply)
+	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	written := make(chan error, 1)
 	go func() { // who does not read must not stop us
@@ -204,7 +208,7 @@ func (s *Session) ask(ctx context.Context, q request) (reply, error) {
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return reply{}, s.fail(ctx.Err())
 			}
-			return reply{}, s.fail(fmt.Errorf("its agent did not answer for %s", s.limits.Reply))
+			return reply{}, s.fail(fmt.Errorf("its agent did not answer for %s", limit))
 		}
 	}
 }

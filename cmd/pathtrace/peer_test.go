@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pathtrace/pathtrace/internal/lab"
+)
+
+// farFaults are those that lie on the server, as its own kernel shows them. What a router
+// translates is out of sight, and so is a packet that it has no link address for.
+func farFaults() []lab.Fault {
+	all := slices.DeleteFunc(lab.Faults(), func(f lab.Fault) bool {
+		return f.Want.Role != lab.Server || f.Busy > 0 || slices.Contains([]string{"arp-input", "nd-input", "legacy-nd-input", "arptables-input", "ipv6-disabled-server"}, f.Name)
+	})
+	for i := range all {
+		w := &all[i].Want
+		w.NATRule, w.SNATRule, w.SNATTo = nil, nil, ""
+	}
+	return all
+}
+
+// Client and server are two hosts: each is watched by a pathtrace of its own,
+// and the router between by none. What lies on the server is found as surely as
+// where one kernel is watched whole.
+func TestPeerFaults(t *testing.T) {
+	needRoot(t)
+	bin := build(t)
+	two := make(chan struct{}, 2)
+	faults := farFaults()
+	if os.Getenv("PATHTRACE_ALL") == "" { // one of each cause, and all that have to do with NAT
+		seen := map[string]bool{}
+		faults = slices.DeleteFunc(faults, func(f lab.Fault) bool {
+			again := seen[f.Cause]
+			seen[f.Cause] = true
+			return again && !strings.Contains(f.Name, "nat")
+		})
+	}
+	for i, f := range faults {
+		t.Run(f.Name, func(t *testing.T) {
+			t.Parallel()
+			two <- struct{}{}
+			defer func() { <-two }()
+			l := startLab(t, f, 3000+i)
+			before := snapshot(t, l)
+			f.Args = append(slices.Clone(f.Args), "--scope", "netns", "--peer-cmd", "ip netns exec "+l.Netns(lab.Server)+" sh")
+			a := trace(t, bin, l, f)
+			if diff := cmp.Diff(expected(f), a.seen(l, f)); diff != "" {
+				t.Errorf("verdict (-want +got):\n%s\n%s", diff, a.raw)
+			}
+			if a.Verdict.Where.Host != "peer" {
+				t.Errorf("where.host is %q", a.Verdict.Where.Host)
+			}
+			if diff := cmp.Diff(before, snapshot(t, l)); diff != "" {
+				t.Errorf("something is left (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// far is the one of these that is called name.
+func far(t *testing.T, name string) lab.Fault {
+	t.Helper()
+	all := farFaults()
+	i := slices.IndexFunc(all, func(f lab.Fault) bool { return f.Name == name })
+	if i < 0 {
+		t.Fatal("no fault on the server is called " + name)
+	}
+	return all[i]
+}
+
+// startSSHD runs a real sshd in the server's namespace, and returns its port and
+// an environment in which ssh knows it and has a key for it.
+func startSSHD(t *testing.T, l *lab.Lab) (port string, env []string) {
+	t.Helper()
+	for _, tool := range []string{"/usr/sbin/sshd", "ssh", "ssh-keygen"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(tool + " is not installed")
+		}
+	}
+	if err := os.Mkdir("/run/sshd", 0o755); err == nil { // its privilege separation wants it; a package makes it at boot
+		t.Cleanup(func() { os.Remove("/run/sshd") })
+	}
+	dir, port := t.TempDir(), "2222"
+	server := l.Addr(lab.Server, 4).String()
+	write := func(name, text string, mode os.FileMode) string {
+		t.Helper()
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	for _, key := range []string{"host", "mine"} {
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key)).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	public, err := os.ReadFile(filepath.Join(dir, "host.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := write("known", fmt.Sprintf("[%s]:%s %s", server, port, public), 0o600)
+	config := write("ssh_config", fmt.Sprintf("Host *\nIdentityFile %s/mine\nIdentitiesOnly yes\nUserKnownHostsFile %s\n", dir, known), 0o600)
+	real, err := exec.LookPath("ssh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("ssh", fmt.Sprintf("#!/bin/sh\nexec %s -F %s \"$@\"\n", real, config), 0o755) // the user's own, with the user's configuration
+	sshd := write("sshd_config", fmt.Sprintf("Port %s\nListenAddress %s\nHostKey %s/host\nAuthorizedKeysFile %s/mine.pub\nStrictModes no\nUsePAM no\nPidFile none\nLogLevel VERBOSE\n", port, server, dir, dir), 0o600)
+	cmd := exec.Command("ip", "netns", "exec", l.Netns(lab.Server), "/usr/sbin/sshd", "-D", "-e", "-f", sshd)
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	lines := bufio.NewScanner(log)
+	for lines.Scan() && !strings.Contains(lines.Text(), "Server listening") {
+	}
+	go func() { _, _ = io.Copy(io.Discard, log) }()
+	return port, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+}
+
+// Over a real sshd the faults of the far side are observed, with their objects, soon after ssh is up.
+func TestPeerSSH(t *testing.T) {
+	needRoot(t)
+	bin := build(t)
+	for i, name := range []string{"nft-jumps", "accept-queue-full", "libwrap-vsftpd", "no-route-back"} {
+		t.Run(name, func(t *testing.T) {
+			f := far(t, name)
+			l := startLab(t, f, 4000+i)
+			f.Args = append(slices.Clone(f.Args), "--scope", "netns")
+			if name == "no-route-back" { // ssh itself has a way back, the probe's address has none
+				other := netip.PrefixFrom(l.Addr(lab.Client, 4).Next(), 24)
+				err1 := l.AddAddress(lab.Client, lab.HostDevice, other)
+				err2 := l.IP(lab.Server, 4, fmt.Sprintf("route add %s via %s", l.Addr(lab.Client, 4), routerOfServer))
+				if err := errors.Join(err1, err2); err != nil {
+					t.Fatal(err)
+				}
+				f.Args = append(f.Args, "-s", other.Addr().String())
+			}
+			port, env := startSSHD(t, l)
+			before := snapshot(t, l)
+			f.Args = append(f.Args, "--peer", "ssh://root@"+l.Addr(lab.Server, 4).String()+":"+port)
+			start := time.Now()
+			cmd := exec.Command("ip", slices.Concat([]string{"netns", "exec", l.Netns(lab.Client), bin, "--json", "--timing"}, f.Arguments(l))...)
+			cmd.Env = env
+			a := runTrace(t, cmd)
+			if diff := cmp.Diff(expected(f), a.seen(l, f)); diff != "" {
+				t.Errorf("verdict (-want +got):\n%s\n%s", diff, a.raw)
+			}
+			if a.Verdict.Where.Host == "" || a.Verdict.Certainty != "observed" {
+				t.Errorf("%s on host %q", a.Verdict.Certainty, a.Verdict.Where.Host)
+			}
+			whole, connect := time.Since(start), time.Duration(a.Timing["connect_to_the_other_end_ns"])
+			t.Logf("%v in all, %v of it until the agent was there", whole, connect)
+			if diff := cmp.Diff(before, snapshot(t, l)); diff != "" {
+				t.Errorf("something is left (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// routerOfServer is the router's address on the server's side.
+const routerOfServer = "198.18.9.254"
+
+// agents are the processes that run a copy of us in a namespace of the lab.
+func agents(t *testing.T, l *lab.Lab, r lab.Role) (pids []int) {
+	t.Helper()
+	space, err := os.Stat("/run/netns/" + l.Netns(r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dirs {
+		exe, _ := os.Readlink(d + "/exe") // of one that has ended there is none
+		info, err := os.Stat(d + "/ns/net")
+		if pid, _ := strconv.Atoi(filepath.Base(d)); err == nil && os.SameFile(space, info) && strings.Contains(exe, "/.pathtrace-") {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// However either end is killed, at whatever instant, nothing is left, and this end has a verdict where it lives.
+func TestPeerKilled(t *testing.T) {
+	needRoot(t)
+	bin := build(t)
+	f := far(t, "nft-jumps")
+	l := startLab(t, f, 4100)
+	before, files := snapshot(t, l), t.TempDir()
+	const seed = 20260923
+	random := rand.New(rand.NewPCG(seed, seed))
+	for i := range 30 {
+		after := time.Duration(random.Int64N(int64(1500 * time.Millisecond)))
+		cmd := exec.Command(bin, slices.Concat([]string{"--json", "--netns", l.Netns(lab.Client), "--scope", "netns",
+			"--peer-cmd", "exec ip netns exec " + l.Netns(lab.Server) + " sh"}, f.Arguments(l))...)
+		cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+files)
+		var stdout bytes.Buffer
+		cmd.Stdout = &stdout
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(after)
+		farEnd := i%2 == 1
+		if farEnd {
+			for _, pid := range agents(t, l, lab.Server) {
+				_ = syscall.Kill(pid, syscall.SIGKILL) // or it has just ended
+			}
+		} else {
+			_ = cmd.Process.Kill()
+		}
+		err := cmd.Wait()
+		var a answer
+		if farEnd && (json.Unmarshal(stdout.Bytes(), &a) != nil || a.Verdict.Cause == "") {
+			t.Errorf("killed after %v, the other end: no verdict (%v): %s", after, err, stdout.String())
+		}
+		for end := time.Now().Add(10 * time.Second); len(agents(t, l, lab.Server)) > 0; {
+			if time.Now().After(end) {
+				t.Fatalf("killed after %v: the agent lives on", after)
+			}
+			runtime.Gosched()
+		}
+		if left, err := os.ReadDir(files); err != nil || len(left) > 0 {
+			t.Errorf("killed after %v: files are left: %v %v", after, left, err)
+		}
+	}
+	if diff := cmp.Diff(before, snapshot(t, l)); diff != "" {
+		t.Errorf("something is left (-before +after):\n%s", diff)
+	}
+}
