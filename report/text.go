@@ -266,7 +266,13 @@ func unseen(c *evidence.Case, v verdict.Verdict, verbose int) []string {
 	}
 	out = append(out, v.Unseen...)
 	if verbose > 0 {
-		for _, s := range slices.Concat(c.Unseen, c.Host.Missing) {
+		missing := slices.Concat(c.Unseen, c.Host.Missing)
+		for _, p := range c.Peers {
+			for _, m := range p.Missing {
+				missing = append(missing, p.Name+": "+m)
+			}
+		}
+		for _, s := range missing {
 			if !slices.Contains(out, s) {
 				out = append(out, s)
 			}

@@ -20,9 +20,6 @@ func place(c *evidence.Case, v *Verdict) {
 				v.Certainty = Inferred // what it would have said after that is not known
 			}
 		}
-		for _, m := range p.Missing {
-			v.Unseen = append(v.Unseen, p.Name+": "+m)
-		}
 	}
 	p := c.Peer(v.Where.Netns)
 	switch {
