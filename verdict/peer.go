@@ -35,7 +35,9 @@ func place(c *evidence.Case, v *Verdict) {
 		v.Where.Process = &own
 	}
 	for i := range v.Fixes {
-		v.Fixes[i].Host = v.Where.Host
+		if p != nil { // nothing of this host's, where it could be tried
+			v.Fixes[i].Host, v.Fixes[i].Netns = p.Name, ""
+		}
 	}
 }
 

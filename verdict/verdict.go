@@ -136,7 +136,7 @@ type Fix struct {
 	Commands []string `json:"commands"`
 	Undo     []string `json:"undo"`
 	Verified bool     `json:"verified,omitempty"` // tried, and it healed
-	// Host is where the commands are to be run, where that may be another one than this.
+	// Host is where the commands are to be run; empty: here.
 	Host string `json:"host,omitempty"`
 
 	// Netns is the namespace of whose configuration in the kernel the fix changes a part, and

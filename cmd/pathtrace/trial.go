@@ -87,6 +87,8 @@ func mayTry(f verdict.Fix, t Trial) string {
 		return "it is no command"
 	case len(f.Undo) == 0:
 		return "it cannot be taken back"
+	case f.Netns == "" && f.Host != "":
+		return "it is to be made on " + f.Host
 	case f.Netns == "":
 		return "it does more than to change the configuration in the kernel"
 	case t.RulesOnly && f.Mark == "":
