@@ -24,7 +24,6 @@ enum kind {
 	KIND_RETRANSMIT,  /* a TCP socket of ours sends a segment again */
 	KIND_WRAP,	  /* a server asks tcp wrappers about a connection of ours: a struct wrap_event; err is the answer */
 	KIND_NFT,	  /* struct nft_event: a rule or a policy of nftables decided */
-	KIND_REQUEST,	  /* a listener was asked for a connection */
 	KIND_ACCEPT,	  /* a process takes a connection */
 };
 

@@ -178,20 +178,6 @@ int fentry_tcp_send_reset(__u64 *ctx) { return tcp_reset(ctx[0], ctx[1]); }
 SEC("kprobe")
 int kprobe_tcp_send_reset(void *ctx) { return tcp_reset(parm(ctx, 0), parm(ctx, 1)); }
 
-/* tcp_conn_request(rsk_ops, af_ops, sk, skb) */
-
-SEC("fentry/tcp_conn_request")
-int fentry_tcp_conn_request(__u64 *ctx) { return tcp_request(ctx[2], ctx[3]); }
-
-SEC("kprobe")
-int kprobe_tcp_conn_request(void *ctx)
-{
-	struct pt_regs___x86 *x = ctx;
-	struct pt_regs___arm64 *a = ctx;
-
-	return tcp_request(parm(ctx, 2), bpf_core_field_exists(struct pt_regs___x86, cx) ? BPF_CORE_READ(x, cx) : BPF_CORE_READ(a, regs[3]));
-}
-
 /* security_sock_graft(sk, parent): accept() gives a connection to a process */
 
 SEC("fentry/security_sock_graft")

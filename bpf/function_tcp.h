@@ -31,33 +31,15 @@ static __always_inline int tcp_reset(__u64 sk, __u64 skb)
 	return 0;
 }
 
-/* a SYN has found its listener; the queues are as they are when the kernel looks at them */
-static __always_inline int tcp_request(__u64 sk, __u64 skb)
-{
-	struct packet p = {};
-	struct event *e;
-	__u8 d;
-
-	if (!probe.on)
-		return 0;
-	d = match_address(skb, &p);
-	if (!d)
-		return 0;
-	e = event_skb(KIND_REQUEST, d, (struct sk_buff *)skb, &p);
-	if (e) {
-		event_sock(e, (struct sock *)sk);
-		event_send(e);
-	}
-	return 0;
-}
-
 /* Called when accept() has a connection in hand, by its task: a server that slept in accept() when we came is seen, too. */
 static __always_inline int tcp_accept(__u64 sk)
 {
 	struct event *e = event_tcp(KIND_ACCEPT, (struct sock *)sk);
 
-	if (e)
-		event_send(e);
+	if (!e)
+		return 0;
+	event_process(e, (void *)bpf_get_current_task());
+	event_send(e);
 	return 0;
 }
 

@@ -274,7 +274,6 @@ const (
 	TracepointProgFentryNftDoChain        = "fentry_nft_do_chain"
 	TracepointProgFentrySecuritySockGraft = "fentry_security_sock_graft"
 	TracepointProgFentrySkFilterTrimCap   = "fentry_sk_filter_trim_cap"
-	TracepointProgFentryTcpConnRequest    = "fentry_tcp_conn_request"
 	TracepointProgFentryTcpSendReset      = "fentry_tcp_send_reset"
 	TracepointProgFexitIptDoTable         = "fexit_ipt_do_table"
 	TracepointProgFexitNftDoChain         = "fexit_nft_do_chain"
@@ -290,7 +289,6 @@ const (
 	TracepointProgKprobeNftEval           = "kprobe_nft_eval"
 	TracepointProgKprobeSecuritySockGraft = "kprobe_security_sock_graft"
 	TracepointProgKprobeSkFilterTrimCap   = "kprobe_sk_filter_trim_cap"
-	TracepointProgKprobeTcpConnRequest    = "kprobe_tcp_conn_request"
 	TracepointProgKprobeTcpSendReset      = "kprobe_tcp_send_reset"
 	TracepointProgKretprobeIptDoTable     = "kretprobe_ipt_do_table"
 	TracepointProgKretprobeNftDoChain     = "kretprobe_nft_do_chain"
@@ -381,7 +379,6 @@ type TracepointProgramSpecs struct {
 	FentryNftDoChain        *ebpf.ProgramSpec `ebpf:"fentry_nft_do_chain"`
 	FentrySecuritySockGraft *ebpf.ProgramSpec `ebpf:"fentry_security_sock_graft"`
 	FentrySkFilterTrimCap   *ebpf.ProgramSpec `ebpf:"fentry_sk_filter_trim_cap"`
-	FentryTcpConnRequest    *ebpf.ProgramSpec `ebpf:"fentry_tcp_conn_request"`
 	FentryTcpSendReset      *ebpf.ProgramSpec `ebpf:"fentry_tcp_send_reset"`
 	FexitIptDoTable         *ebpf.ProgramSpec `ebpf:"fexit_ipt_do_table"`
 	FexitNftDoChain         *ebpf.ProgramSpec `ebpf:"fexit_nft_do_chain"`
@@ -397,7 +394,6 @@ type TracepointProgramSpecs struct {
 	KprobeNftEval           *ebpf.ProgramSpec `ebpf:"kprobe_nft_eval"`
 	KprobeSecuritySockGraft *ebpf.ProgramSpec `ebpf:"kprobe_security_sock_graft"`
 	KprobeSkFilterTrimCap   *ebpf.ProgramSpec `ebpf:"kprobe_sk_filter_trim_cap"`
-	KprobeTcpConnRequest    *ebpf.ProgramSpec `ebpf:"kprobe_tcp_conn_request"`
 	KprobeTcpSendReset      *ebpf.ProgramSpec `ebpf:"kprobe_tcp_send_reset"`
 	KretprobeIptDoTable     *ebpf.ProgramSpec `ebpf:"kretprobe_ipt_do_table"`
 	KretprobeNftDoChain     *ebpf.ProgramSpec `ebpf:"kretprobe_nft_do_chain"`
@@ -564,7 +560,6 @@ type TracepointPrograms struct {
 	FentryNftDoChain        *ebpf.Program `ebpf:"fentry_nft_do_chain"`
 	FentrySecuritySockGraft *ebpf.Program `ebpf:"fentry_security_sock_graft"`
 	FentrySkFilterTrimCap   *ebpf.Program `ebpf:"fentry_sk_filter_trim_cap"`
-	FentryTcpConnRequest    *ebpf.Program `ebpf:"fentry_tcp_conn_request"`
 	FentryTcpSendReset      *ebpf.Program `ebpf:"fentry_tcp_send_reset"`
 	FexitIptDoTable         *ebpf.Program `ebpf:"fexit_ipt_do_table"`
 	FexitNftDoChain         *ebpf.Program `ebpf:"fexit_nft_do_chain"`
@@ -580,7 +575,6 @@ type TracepointPrograms struct {
 	KprobeNftEval           *ebpf.Program `ebpf:"kprobe_nft_eval"`
 	KprobeSecuritySockGraft *ebpf.Program `ebpf:"kprobe_security_sock_graft"`
 	KprobeSkFilterTrimCap   *ebpf.Program `ebpf:"kprobe_sk_filter_trim_cap"`
-	KprobeTcpConnRequest    *ebpf.Program `ebpf:"kprobe_tcp_conn_request"`
 	KprobeTcpSendReset      *ebpf.Program `ebpf:"kprobe_tcp_send_reset"`
 	KretprobeIptDoTable     *ebpf.Program `ebpf:"kretprobe_ipt_do_table"`
 	KretprobeNftDoChain     *ebpf.Program `ebpf:"kretprobe_nft_do_chain"`
@@ -607,7 +601,6 @@ func (p *TracepointPrograms) Close() error {
 		p.FentryNftDoChain,
 		p.FentrySecuritySockGraft,
 		p.FentrySkFilterTrimCap,
-		p.FentryTcpConnRequest,
 		p.FentryTcpSendReset,
 		p.FexitIptDoTable,
 		p.FexitNftDoChain,
@@ -623,7 +616,6 @@ func (p *TracepointPrograms) Close() error {
 		p.KprobeNftEval,
 		p.KprobeSecuritySockGraft,
 		p.KprobeSkFilterTrimCap,
-		p.KprobeTcpConnRequest,
 		p.KprobeTcpSendReset,
 		p.KretprobeIptDoTable,
 		p.KretprobeNftDoChain,

@@ -19,7 +19,6 @@ const (
 	ICMPSent    Kind = "icmp-sent"    // the IPv4 stack or firewall answered with an ICMP error (icmp_send)
 	NeighborEvt Kind = "neighbor"     // a next hop's link address was asked for, or was not found
 	Retransmit  Kind = "retransmit"   // a TCP socket sends a segment again (tcp_retransmit_skb)
-	Request     Kind = "request"      // a listener was asked for a connection (tcp_conn_request); its queues as the kernel found them
 	Accept      Kind = "accept"       // a process takes the connection (security_sock_graft)
 	WrapCall    Kind = "libwrap"      // a server asked tcp wrappers about our connection (uprobes on hosts_access and refuse)
 	RulesOpened Kind = "libwrap-file" // a process that held our connection opened a file of rules of tcp wrappers (sys_exit)

@@ -38,7 +38,6 @@ const (
 	kindRetransmit
 	kindWrap
 	kindNFT
-	kindRequest
 	kindAccept
 )
 
@@ -145,7 +144,7 @@ var kinds = map[uint8]evidence.Kind{
 	kindHook: evidence.HookPassed, kindRoute: evidence.Route, kindState: evidence.State, kindResetSent: evidence.ResetSent,
 	kindResetGot: evidence.ResetGot, kindICMPSent: evidence.ICMPSent, kindNeighbor: evidence.NeighborEvt,
 	kindRetransmit: evidence.Retransmit, kindWrap: evidence.WrapCall,
-	kindRequest: evidence.Request, kindAccept: evidence.Accept, kindNFT: evidence.RuleVerdict,
+	kindAccept: evidence.Accept, kindNFT: evidence.RuleVerdict,
 }
 
 // event decodes one sample; At stays in nanoseconds of CLOCK_MONOTONIC.

@@ -25,7 +25,6 @@ const (
 	factNFT     = "rules of nftables"
 	factLegacy4 = "rules of iptables-legacy"
 	factLegacy6 = "rules of ip6tables-legacy"
-	factRequest = "listeners that are asked for a connection"
 	factAccept  = "processes that accept"
 	factReset   = "RSTs for packets that no socket takes"
 	factFilter  = "sockets whose filter refuses"
@@ -50,7 +49,6 @@ var functions = []function{
 	{Symbol: "ip6t_do_table", Hook: "ipt_do_table", Params: []string{"*", "*", "*nf_hook_state"}, Fact: factLegacy6, Module: "ip6_tables"},
 	{Symbol: "tcp_v4_send_reset", Hook: "tcp_send_reset", Params: []string{"*sock", "*sk_buff"}, Fact: factReset, Gap: "reset_has_reason"},
 	{Symbol: "tcp_v6_send_reset", Hook: "tcp_send_reset", Params: []string{"*sock", "*sk_buff"}, Fact: factReset, Gap: "reset_has_reason"},
-	{Symbol: "tcp_conn_request", Hook: "tcp_conn_request", Params: []string{"", "", "*sock", "*sk_buff"}, Fact: factRequest},
 	{Symbol: "security_sock_graft", Hook: "security_sock_graft", Params: []string{"*sock", "*socket"}, Fact: factAccept},
 	{Symbol: "sk_filter_trim_cap", Hook: "sk_filter_trim_cap", Params: []string{"*sock", "*sk_buff", ""}, Fact: factFilter, Gap: "kfree_has_sock"},
 }

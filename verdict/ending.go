@@ -13,7 +13,9 @@ import (
 // ending says what the connection had carried when the process ended it by the
 // state change s, and what made the process do so as far as the kernel knows.
 func ending(c *evidence.Case, s *evidence.Event) (proof []string) {
-	if a := accepted(c, s); a != nil && a.Accepted > 0 {
+	if a := acceptance(c, s); a != nil {
+		proof = append(proof, fmt.Sprintf("%s (pid %d) had accepted it %s", a.Comm, a.PID, since(c, a)))
+	} else if a := accepted(c, s); a != nil && a.Accepted > 0 {
 		for _, p := range a.Process {
 			proof = append(proof, fmt.Sprintf("%s had accepted it at most %.2f ms after connect()", who(&p), float64(a.Accepted)/1e6))
 		}
@@ -74,6 +76,17 @@ func accepted(c *evidence.Case, s *evidence.Event) *evidence.Socket {
 	for i := range n.Sockets.Items {
 		if x := &n.Sockets.Items[i]; x.Protocol == "tcp" && x.Remote != "" && x.State != "LISTEN" && x.State != "TIME_WAIT" && s.Socket != nil && sameEnd(x, s.Socket.Local) {
 			return x
+		}
+	}
+	return nil
+}
+
+// acceptance is the event in which a process took the connection whose end is the state change s; nil where functions are not watched.
+func acceptance(c *evidence.Case, s *evidence.Event) *evidence.Event {
+	for i := range c.Events {
+		e := &c.Events[i]
+		if e.Kind == evidence.Accept && e.Netns == s.Netns && e.At <= s.At && e.Socket != nil && s.Socket != nil && e.Socket.Local == s.Socket.Local {
+			return e
 		}
 	}
 	return nil
