@@ -35,11 +35,8 @@ func load(spec *ebpf.CollectionSpec, types *btf.Cache) (*ebpf.Collection, error)
 // time: most of the time goes to the kernel's verifier, which works on each
 // alone. It returns those that the kernel took, and why it refused the others.
 //
-// Types are looked for in the kernel's and in those of netfilter's modules alone.
-// Left to itself cilium/ebpf reads those of every module, and decodes them
-// together with the kernel's, which no lock covers (v0.22: decoder.inflateType of
-// the base). So each worker has a copy of the modules' types, and programs for
-// functions, which are looked up in the modules, are loaded one by one.
+// Programs for functions, which are looked up in all modules' types, are loaded
+// one by one, for these types are shared: see [relocationTargets].
 func loadPrograms(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, types *btf.Cache) (loaded map[string]*ebpf.Program, refused map[string]error) {
 	loaded, refused = map[string]*ebpf.Program{}, map[string]error{}
 	workers := min(runtime.GOMAXPROCS(0), 4)
@@ -48,19 +45,18 @@ func loadPrograms(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, types 
 			workers = 1
 		}
 	}
-	modules := moduleTypes(types)
-	kernel, _ := types.Kernel() // read before; nil would have it read again
+	kernel, err := types.Kernel()
+	if err != nil {
+		for name := range spec.Programs {
+			refused[name] = err
+		}
+		return loaded, refused
+	}
 	names := make(chan string)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for range workers {
-		opts := ebpf.CollectionOptions{Cache: types, MapReplacements: shared, Programs: ebpf.ProgramOptions{KernelTypes: kernel}}
-		for _, m := range modules {
-			if workers > 1 {
-				m = m.Copy()
-			}
-			opts.Programs.ExtraRelocationTargets = append(opts.Programs.ExtraRelocationTargets, m)
-		}
+	for _, targets := range relocationTargets(kernel, moduleTypes(types), workers) {
+		opts := ebpf.CollectionOptions{Cache: types, MapReplacements: shared, Programs: targets}
 		wg.Go(func() {
 			for name := range names {
 				prog, err := loadProgram(spec, name, opts)
@@ -80,6 +76,24 @@ func loadPrograms(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, types 
 	close(names)
 	wg.Wait()
 	return loaded, refused
+}
+
+// relocationTargets are the types that each of some workers relocates programs
+// by. The types of a module are decoded together with the kernel's, and in
+// cilium/ebpf v0.22 no lock covers that: each worker has a copy of the modules'
+// types. Without KernelTypes it would take the cache's, of every module there is.
+func relocationTargets(kernel *btf.Spec, modules []*btf.Spec, workers int) []ebpf.ProgramOptions {
+	out := make([]ebpf.ProgramOptions, workers)
+	for i := range out {
+		out[i].KernelTypes = kernel // decoded under a lock
+		for _, m := range modules {
+			if workers > 1 {
+				m = m.Copy()
+			}
+			out[i].ExtraRelocationTargets = append(out[i].ExtraRelocationTargets, m)
+		}
+	}
+	return out
 }
 
 func loadProgram(spec *ebpf.CollectionSpec, name string, opts ebpf.CollectionOptions) (*ebpf.Program, error) {
