@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build generate check-generated demo test pure vm-test vm-build vm-short lint fuzz install clean vagrant need-go need-tools need-oracle need-servers need-vm need-clang
+.PHONY: help build generate check-generated demo test pure vm-test vm-build vm-short vm-try vm-record lint fuzz install clean vagrant need-go need-tools need-oracle need-servers need-vm need-clang
 
 # Go is often not in the PATH that sudo or su gives to root.
 GO ?= $(or $(shell command -v go),$(firstword $(wildcard /usr/local/go/bin/go /usr/lib/go/bin/go /snap/bin/go \
@@ -49,6 +49,7 @@ demo: need-tools build ## build a lab of namespaces, break it with iptables, and
 test: need-tools need-oracle need-servers lint ## install what is missing, run every test that this kernel allows (as root, or through sudo)
 	$(if $(ROOT),$(GO) test ./...)
 	$(ROOT) $(GO) test -count=1 -timeout 45m ./...
+	@$(MAKE) --no-print-directory vm-try
 	@$(GO) test -count=1 -v -run '^TestFaultsAreWellFormed$$' ./internal/lab | sed -n 's/^ *faults_test.go:[0-9]*: /the lab: /p'
 
 pure: need-go ## run the tests that need no root
@@ -56,6 +57,7 @@ pure: need-go ## run the tests that need no root
 
 # What runs on another kernel is built here: a compiler takes minutes in a machine without KVM.
 KERNEL ?= 6.12
+VMKERNELS = 6.1 6.12
 VM = dist/vm/run -k $(KERNEL) -t $(VMTIME) -m 2048 --
 VMTIME ?= 90m
 VMPACKAGES = tracer netcfg probe internal/lab cmd/pathtrace
@@ -72,10 +74,28 @@ vm-build: need-go need-vm
 vm-test: vm-build ## run the tests that need root on a Debian kernel under QEMU (KERNEL=6.1 or 6.12), with each family of hooks
 	PATHTRACE="$(CURDIR)/dist/vm/pathtrace" $(ROOT) $(VM) sh internal/vm/ring.sh "$(VMMODULES)" "$(VMPACKAGES)" fentry kprobe tracepoint
 
+vm-short: VMPACKAGES = tracer cmd/pathtrace
 vm-short: vm-build
-	for k in 6.1 6.12; do \
-		PATHTRACE="$(CURDIR)/dist/vm/pathtrace" $(ROOT) dist/vm/run -k $$k -t 8m -m 2048 -- sh internal/vm/ring.sh "$(VMMODULES)" short fentry kprobe; \
+	for k in $(VMKERNELS); do \
+		$(ROOT) dist/vm/run -k $$k -t 8m -m 2048 -- sh internal/vm/ring.sh "$(VMMODULES)" short fentry kprobe tracepoint; \
 	done
+
+# The short ring where QEMU and the kernels can be had, else the reason why not.
+vm-try:
+	@why=; [ "$$(uname -m)" = x86_64 ] || why="the guests are amd64"; \
+	[ -n "$$why" ] || command -v apt-get >/dev/null || why="their packages are fetched by apt-get"; \
+	[ -n "$$why" ] || $(MAKE) --no-print-directory need-vm || why="QEMU cannot be installed"; \
+	for k in $(VMKERNELS); do [ -n "$$why" ] || apt-cache pkgnames linux-image-$$k. | grep -q amd64 || why="apt lists no Linux $$k"; done; \
+	if [ -n "$$why" ]; then echo "not tried on Linux $(VMKERNELS): $$why" >&2; else $(MAKE) --no-print-directory vm-short; fi
+
+vm-record: VMPACKAGES = tracer
+vm-record: vm-build ## take down again, on each kernel, what the decoder's tests and docs/requirements.md are made of
+	for k in $(VMKERNELS); do \
+		$(ROOT) dist/vm/run -k $$k -t 10m -m 2048 -o tracer/testdata -- sh internal/vm/ring.sh "$(VMMODULES)" record fentry kprobe tracepoint; \
+	done
+	$(ROOT) $(GO) test -count=1 ./tracer -run '^TestFacts$$' -update
+	$(GO) test -count=1 ./tracer -run '^(TestDecode|TestReasonLists)$$' -update
+	$(GO) generate ./tracer
 
 lint: need-go
 	$(GO) vet ./...

@@ -4,6 +4,8 @@
 // package bpf, attaches them, and turns what they say into evidence.
 package tracer
 
+//go:generate go run ./gen testdata ../docs/requirements.md
+
 import (
 	"encoding/binary"
 	"errors"
@@ -61,6 +63,8 @@ type Options struct {
 	NoUprobes error
 	// Take is given what is seen, as it comes, from goroutines of the tracer. It must not block.
 	Take func(Record)
+
+	raw func([]byte) // given each record of the ring buffer before it is decoded
 }
 
 // Tracer is a set of attached programs. Its methods may be called from one goroutine at a time.
@@ -77,6 +81,7 @@ type Tracer struct {
 	reader      *ringbuf.Reader
 	dec         decoder
 	take        func(Record)
+	raw         func([]byte)  // nil but for those who record
 	flushed     chan struct{} // the reader has emptied the ring buffer
 	stopped     chan struct{} // the reader has ended
 
@@ -126,7 +131,7 @@ func Open(o Options) (*Tracer, error) {
 	if o.Ring != 0 {
 		spec.Maps["events"].MaxEntries = o.Ring
 	}
-	t := &Tracer{types: types, wraps: wraps, noUprobes: o.NoUprobes, take: o.Take, flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
+	t := &Tracer{types: types, wraps: wraps, noUprobes: o.NoUprobes, take: o.Take, raw: o.raw, flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
 	for _, m := range missing {
 		t.Missing = append(t.Missing, m.String())
 	}
@@ -284,6 +289,9 @@ func (t *Tracer) read() {
 			t.fail(err)
 			return
 		default:
+			if t.raw != nil {
+				t.raw(rec.RawSample)
+			}
 			if err := t.record(rec.RawSample); err != nil {
 				t.fail(err)
 			}
