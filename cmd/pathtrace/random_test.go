@@ -30,20 +30,8 @@ import (
 // the generator's own judge. PATHTRACE_RULESETS says how many, half of nftables
 // and half of iptables-legacy; PATHTRACE_SEED from where on.
 func TestRandomRulesets(t *testing.T) {
-	family := os.Getenv("PATHTRACE_HOOKS")
-	if family == "" {
-		family = tracer.Best(tracer.Survey())
-	}
-	if family == tracer.Tracepoint {
-		t.Skip("no hooks on functions here")
-	}
 	count, seed := number(t, "PATHTRACE_RULESETS", 20), number(t, "PATHTRACE_SEED", 1)
-	n, err := netcfg.Open(ownNetns(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer n.Close()
-	b := newBench(t, n, family)
+	b := functionBench(t)
 	decisions, differences := 0, 0
 	for i := range count {
 		g := generator{rand.New(rand.NewPCG(uint64(seed+i), 0))}
@@ -65,7 +53,7 @@ func TestRandomRulesets(t *testing.T) {
 	if lost := b.tracer.Lost(); lost != 0 {
 		t.Errorf("%d events lost", lost)
 	}
-	t.Logf("%s: %d rulesets, %d decisions, %d differences", family, count, decisions, differences)
+	t.Logf("%s: %d rulesets, %d decisions, %d differences", b.tracer.Family(), count, decisions, differences)
 }
 
 func number(t *testing.T, name string, otherwise int) int {
