@@ -21,16 +21,19 @@ import (
 // more, so that a stranger's archive cannot fill the memory.
 const (
 	MaxBundle     = 32 << 20 // bytes of the archive
-	maxBundleCase = 8 << 20  // bytes of case.json
+	maxBundleCase = 8 << 20  // bytes of the cases and the verdict
 	maxBundleFile = 16 << 20 // bytes of any other file, unpacked
 	maxUnpacked   = 128 << 20
 	maxFiles      = 1024
 	maxDirectory  = 1 << 20 // bytes of the archive's table of contents
-	maxObjects    = 60_000  // JSON objects, and elements of lists, of case.json
+	maxObjects    = 60_000  // JSON objects, and elements of lists, of the cases and the verdict
 	maxTop        = 10_000  // of these, elements of its own lists: events and namespaces
 )
 
-const manifestName = "manifest.json"
+const (
+	manifestName = "manifest.json"
+	verdictName  = "verdict.json"
+)
 
 // File is a file of a bundle, by its path in it.
 type File struct {
@@ -125,9 +128,9 @@ func (b Bundle) files() ([]File, error) {
 	}
 	report := redaction{b.Substituted != nil, b.Substituted, b.Masked, redact.Hidden}
 	add("case.json", func(w io.Writer) error { return encode(w, d.Case) })
-	add("verdict.json", func(w io.Writer) error { return encode(w, d.Verdict) })
-	add("report.md", func(w io.Writer) error { return Markdown(w, &d.Case, d.Verdict) })
-	add("report.html", func(w io.Writer) error { return HTML(w, &d.Case, d.Verdict) })
+	add(verdictName, func(w io.Writer) error { return encode(w, d.Verdict) })
+	add("report.md", func(w io.Writer) error { return Markdown(w, &d) })
+	add("report.html", func(w io.Writer) error { return HTML(w, &d) })
 	add("packets.pcapng", func(w io.Writer) error { return Capture(w, &d.Case, d.Verdict.Summary) })
 	add("redaction.json", func(w io.Writer) error { return encode(w, report) })
 	for i, c := range b.Others {
@@ -145,11 +148,10 @@ func (b Bundle) files() ([]File, error) {
 // checkFiles refuses what ReadBundle would not take.
 func checkFiles(files []File) error {
 	total := 0
+	var n counter
 	for _, f := range files {
-		limit := maxBundleFile
-		if f.Name == "case.json" {
-			limit = maxBundleCase
-			if err := countObjects(f.Data); err != nil {
+		if parsed(f.Name) {
+			if err := n.file(f); err != nil {
 				return err
 			}
 		}
@@ -157,8 +159,8 @@ func checkFiles(files []File) error {
 		switch {
 		case !cleanName(f.Name):
 			return fmt.Errorf("%s: not a name for a file of a bundle", Clean(f.Name))
-		case len(f.Data) > limit:
-			return fmt.Errorf("%s: larger than %d MiB", f.Name, limit>>20)
+		case len(f.Data) > maxBundleFile:
+			return fmt.Errorf("%s: larger than %d MiB", f.Name, maxBundleFile>>20)
 		case total > maxUnpacked:
 			return fmt.Errorf("a bundle of more than %d MiB", maxUnpacked>>20)
 		}

@@ -11,23 +11,75 @@ import (
 	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/verdict"
 )
 
 // MaxCase is the largest case that [ReadCase] takes, in bytes.
 const MaxCase = 64 << 20
 
+// Saved is what was saved of a trace. The caller judges it anew: see [Saved.Document].
+type Saved struct {
+	evidence.Case
+	Others []evidence.Case // of the target's other addresses
+	// Verdict is the one that was given when the case was gathered; nil: it is
+	// not there, or not understood. It is never believed, only compared.
+	Verdict *verdict.Verdict
+}
+
 // ReadCase reads what --json printed, or a case.json. Keys it does not know are
-// ignored, and so is a verdict: the caller judges anew. A case of another
-// major format version is refused. Errors are one line.
-func ReadCase(r io.Reader) (evidence.Case, error) {
+// ignored. A case of another major format version is refused. Errors are one line.
+func ReadCase(r io.Reader) (Saved, error) {
 	data, err := io.ReadAll(io.LimitReader(r, MaxCase+1))
 	if err != nil {
-		return evidence.Case{}, err
+		return Saved{}, err
 	}
 	if len(data) > MaxCase {
-		return evidence.Case{}, fmt.Errorf("not a case: larger than %d MiB", MaxCase>>20)
+		return Saved{}, fmt.Errorf("not a case: larger than %d MiB", MaxCase>>20)
 	}
-	return parseCase(data)
+	c, err := parseCase(data)
+	if err != nil {
+		return Saved{}, err
+	}
+	var told struct {
+		Verdict  *verdict.Verdict `json:"verdict"`
+		Recorded *verdict.Verdict `json:"recorded_verdict"` // was judged anew before
+	}
+	if json.Unmarshal(data, &told) != nil {
+		told.Verdict, told.Recorded = nil, nil
+	}
+	if told.Recorded != nil {
+		told.Verdict = told.Recorded
+	}
+	return Saved{Case: c, Verdict: told.Verdict}, nil
+}
+
+// Document judges what was saved, by is who does. Where the verdict that was
+// given at first says something else the document has that too.
+func (s *Saved) Document(judge func(*evidence.Case) verdict.Verdict, by evidence.Tool) Document {
+	d := NewDocument(s.Case, judge(&s.Case))
+	if s.Verdict != nil && !sameVerdict(*s.Verdict, d.Verdict) {
+		was := NewDocument(evidence.Case{}, *s.Verdict).Verdict
+		d.Recorded, d.JudgedBy = &was, &by
+	}
+	if len(s.Others) == 0 {
+		return d
+	}
+	d.Results = append(d.Results, NewResult(d.Case, d.Verdict))
+	for i := range s.Others {
+		c := s.Others[i]
+		d.Results = append(d.Results, NewResult(c, judge(&c)))
+	}
+	return d
+}
+
+// sameVerdict compares what verdicts claim, not their wording.
+func sameVerdict(a, b verdict.Verdict) bool {
+	claim := func(v verdict.Verdict) string {
+		v = NewDocument(evidence.Case{}, v).Verdict
+		where, _ := json.Marshal(v.Where) // of strings and numbers
+		return fmt.Sprint(v.Cause, " ", v.Certainty, " ", v.Direction, " ", string(where))
+	}
+	return claim(a) == claim(b)
 }
 
 func parseCase(data []byte) (evidence.Case, error) {

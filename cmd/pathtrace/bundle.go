@@ -137,7 +137,7 @@ func pack(results []result, at int, texts toolTexts, substitute bool) (packed, e
 				p.Others = append(p.Others, copied[i].Case)
 			}
 		}
-		p.Document = copied[at]
+		p.Document = document(p.results, at)
 		p.config(texts, r)
 	}
 	if !substitute {

@@ -32,10 +32,11 @@ func secretive(t *testing.T) evidence.Case {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	c, err := report.ReadCase(f)
+	s, err := report.ReadCase(f)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := s.Case
 	c.Host.Name = "db01.corp.acme"
 	c.Target.Input = "http://bob@web7.corp.acme/private?token=hunter2-S3cr3t"
 	c.Unseen = append(c.Unseen, "web7: password=hunter2-S3cr3t")
@@ -121,7 +122,7 @@ func TestRedactedBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := verdict.Judge(&back), verdict.Judge(&c); got.Cause != want.Cause || got.Certainty != want.Certainty {
+	if got, want := verdict.Judge(&back.Case), verdict.Judge(&c); got.Cause != want.Cause || got.Certainty != want.Certainty {
 		t.Errorf("judged as %s %s, was %s %s", got.Cause, got.Certainty, want.Cause, want.Certainty)
 	}
 }

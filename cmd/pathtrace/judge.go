@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/report"
 )
 
@@ -43,33 +42,56 @@ func newJudgeCmd(a *app) *cobra.Command {
 }
 
 func (a *app) judgeFile(o Options, name string) error {
-	c, err := a.openCase(name)
+	s, err := a.openCase(name)
 	if err != nil {
 		return err
 	}
-	v := a.judge(&c)
-	a.code = exitCode(v)
-	return a.print(c, v, o, nil)
+	d := s.Document(a.judge, thisTool())
+	a.code = exitCode(d.Verdict)
+	for _, r := range d.Results {
+		a.code = max(a.code, exitCode(r.Verdict))
+	}
+	return a.printSaved(&s, d, o)
 }
 
-// openCase reads the case of a bundle, or of what --json printed; - is standard input.
-func (a *app) openCase(name string) (evidence.Case, error) {
+// printSaved prints what was saved and judged anew. That it was judged otherwise
+// when it was recorded is said beside it.
+func (a *app) printSaved(s *report.Saved, d report.Document, o Options) error {
+	if was := d.Recorded; was != nil {
+		fmt.Fprintf(a.stderr, "pathtrace: judged anew by %s; %s, which recorded it, said %s (%s): %s\n", d.JudgedBy.Version,
+			report.Clean(d.Tool.Version), report.Clean(was.Cause), report.Clean(string(was.Certainty)), report.Clean(was.Summary))
+	}
+	if !o.JSON {
+		for _, other := range s.Others {
+			if err := a.print(report.NewDocument(other, a.judge(&other)), o); err != nil {
+				return err
+			}
+			if !o.Quiet {
+				a.out.WriteByte('\n')
+			}
+		}
+	}
+	return a.print(d, o)
+}
+
+// openCase reads a bundle, or what --json printed; - is standard input.
+func (a *app) openCase(name string) (report.Saved, error) {
 	if name == "-" {
 		return readCase("standard input", a.stdin, nil)
 	}
 	file, err := os.Open(name)
 	if err != nil {
-		return evidence.Case{}, noCase(err)
+		return report.Saved{}, noCase(err)
 	}
 	defer file.Close()
 	return readCase(name, file, file)
 }
 
 // readCase reads from in; archive is the same where it can be read at any place.
-func readCase(name string, in io.Reader, archive *os.File) (evidence.Case, error) {
+func readCase(name string, in io.Reader, archive *os.File) (report.Saved, error) {
 	buffered := bufio.NewReader(in)
 	head, _ := buffered.Peek(4) // an error shows again below
-	var c evidence.Case
+	var s report.Saved
 	var err error
 	switch {
 	case report.IsBundle(head) && archive == nil:
@@ -77,19 +99,19 @@ func readCase(name string, in io.Reader, archive *os.File) (evidence.Case, error
 	case report.IsBundle(head):
 		var info fs.FileInfo
 		if info, err = archive.Stat(); err == nil {
-			c, err = report.ReadBundle(archive, info.Size())
+			s, err = report.ReadBundle(archive, info.Size())
 		}
 	default:
-		c, err = report.ReadCase(buffered)
+		s, err = report.ReadCase(buffered)
 	}
 	var path *fs.PathError
 	switch {
 	case errors.As(err, &path):
-		return c, noCase(err)
+		return s, noCase(err)
 	case err != nil:
-		return c, noCase(fmt.Errorf("%s: %w", name, err))
+		return s, noCase(fmt.Errorf("%s: %w", name, err))
 	}
-	return c, nil
+	return s, nil
 }
 
 func noCase(err error) error { return &UsageError{Code: "case", Err: err} }

@@ -11,7 +11,7 @@ import (
 	"github.com/pathtrace/pathtrace/report"
 )
 
-var reportFormats = []string{"text", "md", "html", "json"}
+var reportFormats = []string{"text", "md", "html", "json", "otlp"}
 
 // newReportCmd makes the command that prints what was saved in another form.
 func newReportCmd(a *app) *cobra.Command {
@@ -19,7 +19,7 @@ func newReportCmd(a *app) *cobra.Command {
 	format := "text"
 	cmd := &cobra.Command{
 		Use:   "report [flags] BUNDLE|CASE.json|-",
-		Short: "what was saved as text, md, html or json: on any machine, without root",
+		Short: "what was saved as text, md, html, json or otlp: on any machine, without root",
 		Example: "  sudo pathtrace -o case.zip 10.0.0.5:80\n" +
 			"  pathtrace report case.zip --format html >case.html",
 		Args: func(_ *cobra.Command, args []string) error {
@@ -39,7 +39,7 @@ func newReportCmd(a *app) *cobra.Command {
 			return a.report(o, args[0], format)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", format, "text, md, html or json")
+	cmd.Flags().StringVar(&format, "format", format, "text, md, html, json or otlp (OpenTelemetry)")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(reportFormats, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that is not there
 	cmd.Flags().AddFlagSet(f.output().FlagSet)
 	return cmd
@@ -47,18 +47,24 @@ func newReportCmd(a *app) *cobra.Command {
 
 // report prints a saved case. It ends well when it could: the verdict is not about this run.
 func (a *app) report(o Options, name, format string) error {
-	c, err := a.openCase(name)
+	s, err := a.openCase(name)
 	if err != nil {
 		return err
 	}
-	v := a.judge(&c)
+	d := s.Document(a.judge, thisTool())
 	switch format {
 	case "md":
-		return report.Markdown(&a.out, &c, v)
+		return report.Markdown(&a.out, &d)
 	case "html":
-		return report.HTML(&a.out, &c, v)
+		return report.HTML(&a.out, &d)
+	case "otlp":
+		all := []report.Document{d}
+		for _, other := range s.Others {
+			all = append(all, report.NewDocument(other, a.judge(&other)))
+		}
+		return report.OTLP(&a.out, all)
 	case "json":
 		o.JSON = true
 	}
-	return a.print(c, v, o, nil)
+	return a.printSaved(&s, d, o)
 }
