@@ -42,10 +42,10 @@ func (f *flags) save(o *Options) error {
 // asked for. It returns what may be shown: with --redact nothing else is.
 func (a *app) save(ctx context.Context, results []result, o Options) ([]result, error) {
 	packing := o.Bundle != "" || o.Attach != nil
-	if !packing && !o.Redact {
+	if !packing && !o.Redact && o.Export == nil {
 		return results, nil
 	}
-	done := slowly(a.progress(o), "reading and packing the configuration")
+	done := slowly(a.progress(o), "reading and packing what was seen")
 	defer done()
 	at := worst(results)
 	var texts toolTexts
@@ -65,6 +65,7 @@ func (a *app) save(ctx context.Context, results []result, o Options) ([]result, 
 		}
 		results = p.results
 	}
+	a.export(ctx, p.results, o)
 	if !packing {
 		return results, nil
 	}
@@ -74,6 +75,23 @@ func (a *app) save(ctx context.Context, results []result, o Options) ([]result, 
 	}
 	done()
 	return results, errors.Join(a.keep(p, bundle.Bytes(), o), attach(ctx, bundle.Bytes(), o))
+}
+
+// export sends the probes to a collector. That this fails is said, and changes nothing.
+func (a *app) export(ctx context.Context, masked []result, o Options) {
+	if o.Export == nil {
+		return
+	}
+	docs := make([]report.Document, 0, len(masked))
+	for _, r := range masked {
+		docs = append(docs, report.NewDocument(r.c, r.v))
+	}
+	done := slowly(a.progress(o), "sending the trace")
+	err := o.Export(ctx, docs)
+	done()
+	if err != nil {
+		fmt.Fprintln(a.stderr, "pathtrace: "+report.Clean(strings.ReplaceAll(err.Error(), "\n", "; ")))
+	}
 }
 
 // keep writes the bundle, and beside it the map of what was substituted.

@@ -9,6 +9,7 @@ type flags struct {
 	ipv4, ipv6, numeric, udp                          bool
 	source, port, device, mark, netns, pid, timeout   word
 	send, expect, hooks, scope, color, bundle, ticket word
+	otlp                                              word
 	noTouch, json, quiet, timing, redact              bool
 	verbose                                           int
 }
@@ -76,6 +77,7 @@ func (f *flags) groups() []flagGroup {
 	out.word(&f.bundle, "output", "o", "FILE", "", "write the evidence into this archive, FILE.zip")
 	out.BoolVar(&f.redact, "redact", false, "the same substitute for the same address, name and user everywhere")
 	out.word(&f.ticket, "ticket", "", "TICKET", "", "put the bundle on this ticket: rt:12, redmine:12, jira:OPS-12 …")
+	out.word(&f.otlp, "otlp", "", "URL", "", "send the path as a trace to this OpenTelemetry collector")
 	out.BoolVar(&f.timing, "timing", false, "where our own time went, on stderr and in the JSON")
 	out.Bool("version", false, "which pathtrace this is")
 	out.BoolP("help", "h", false, "this text")

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pathtrace/pathtrace/report"
 	"github.com/pathtrace/pathtrace/tracer"
 )
 
@@ -38,7 +39,8 @@ type Options struct {
 
 	Bundle string // where to write the evidence; empty: nowhere
 	Redact bool
-	Attach func(ctx context.Context, bundle []byte) error // to the ticket; nil: there is none
+	Attach func(ctx context.Context, bundle []byte) error            // to the ticket; nil: there is none
+	Export func(ctx context.Context, probes []report.Document) error // to a collector; nil: there is none
 
 	JSON    bool
 	Quiet   bool
@@ -69,6 +71,11 @@ func (f *flags) options(a *app) (Options, error) {
 	var err error
 	if f.ticket != "" {
 		if o.Attach, err = a.ticketFlag(string(f.ticket)); err != nil {
+			return o, err
+		}
+	}
+	if f.otlp != "" {
+		if o.Export, err = a.otlpFlag(string(f.otlp)); err != nil {
 			return o, err
 		}
 	}
