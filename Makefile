@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build generate check-generated demo test pure vm-test vm-build vm-short lint fuzz install clean vagrant need-go need-tools need-oracle need-servers need-vm need-clang
+.PHONY: help build generate check-generated demo test pure vm-test vm-build vm-short test-tickets lint fuzz install clean vagrant need-go need-tools need-oracle need-servers need-vm need-clang
 
 # Go is often not in the PATH that sudo or su gives to root.
 GO ?= $(or $(shell command -v go),$(firstword $(wildcard /usr/local/go/bin/go /usr/lib/go/bin/go /snap/bin/go \
@@ -77,8 +77,15 @@ vm-short: vm-build
 		PATHTRACE="$(CURDIR)/dist/vm/pathtrace" $(ROOT) dist/vm/run -k $$k -t 8m -m 2048 -- sh internal/vm/ring.sh "$(VMMODULES)" short fentry kprobe; \
 	done
 
+test-tickets: need-go ## attach bundles to a real Request Tracker and Redmine, in a chroot that is removed afterwards (needs Debian's mirror)
+	$(call apt,debootstrap:debootstrap unshare:util-linux ip:iproute2)
+	mkdir -p dist
+	$(GO) test -c -tags tickets -o dist/tickets.test ./cmd/pathtrace
+	cd cmd/pathtrace && $(ROOT) sh ../../internal/tickets/run.sh ../../dist/tickets.test
+
 lint: need-go
 	$(GO) vet ./...
+	$(GO) vet -tags tickets ./cmd/pathtrace
 	@if $(GO) run $(STATICCHECK) -version >/dev/null 2>&1; then $(GO) run $(STATICCHECK) ./...; \
 	else echo "staticcheck cannot be fetched: not run" >&2; fi
 
