@@ -53,9 +53,17 @@ func (a *app) save(ctx context.Context, results []result, o Options) ([]result, 
 		// What was seen is worth saving also when the user has lost patience.
 		texts = a.config(context.WithoutCancel(ctx), &results[at].c)
 	}
-	p, err := pack(results, at, texts, o.Redact)
+	small, leftOut := results, []string(nil)
+	if packing {
+		small, leftOut = a.trim(results)
+	}
+	p, err := pack(small, at, texts, o.Redact)
 	if err != nil {
 		return nil, fmt.Errorf("no bundle: %w", err)
+	}
+	p.LeftOut = leftOut
+	for _, what := range leftOut {
+		fmt.Fprintln(a.stderr, "pathtrace: left out of the bundle, which would be too large: "+report.Clean(what))
 	}
 	if o.Redact {
 		for i, r := range p.results {
@@ -75,6 +83,18 @@ func (a *app) save(ctx context.Context, results []result, o Options) ([]result, 
 	}
 	done()
 	return results, errors.Join(a.keep(p, bundle.Bytes(), o), attach(ctx, bundle.Bytes(), o))
+}
+
+// trim returns the results as they fit into a bundle together.
+func (a *app) trim(results []result) (small []result, leftOut []string) {
+	for _, r := range results {
+		c, gone := report.Trim(r.c, r.v, len(results), a.judge)
+		if len(gone) > 0 {
+			leftOut = append(leftOut, fmt.Sprintf("of %s: %s", c.Target.Address, strings.Join(gone, ", ")))
+		}
+		small = append(small, result{c, r.v})
+	}
+	return small, leftOut
 }
 
 // export sends the probes to a collector. That this fails is said, and changes nothing.
