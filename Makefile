@@ -121,7 +121,8 @@ need-tools:
 # Real servers for the tests. None of them is started, now or when the machine
 # boots, but for those that were there before. inetd conflicts with xinetd.
 SERVERS := vsftpd:vsftpd tcpd:tcpd xinetd:xinetd stunnel4:stunnel4 sshd:openssh-server nginx:nginx-light redis-server:redis-server \
-	unbound:unbound dnsmasq:dnsmasq-base exim4:exim4-daemon-light pg_ctlcluster:postgresql
+	unbound:unbound dnsmasq:dnsmasq-base exim4:exim4-daemon-light pg_ctlcluster:postgresql mariadbd:mariadb-server-core \
+	/usr/lib/dovecot/imap-login:dovecot-imapd /usr/lib/dovecot/pop3-login:dovecot-pop3d
 need-servers:
 	@missing=; for want in $(SERVERS); do command -v "$${want%%:*}" >/dev/null || missing="$$missing $${want#*:}"; done; \
 	inetd=; command -v inetd >/dev/null || inetd=yes; \
@@ -133,7 +134,7 @@ need-servers:
 		if [ -n "$$missing" ]; then \
 			if [ ! -e $$deny ]; then trap "rm -f $$deny" EXIT; printf "#!/bin/sh\nexit 101\n" >$$deny; chmod 755 $$deny; fi; \
 			apt-get -qq install -y --no-install-recommends $$missing; \
-			for s in $$missing; do s=$${s#openssh-server}; s=$${s%-light}; s=$${s%-daemon}; update-rc.d "$${s:-ssh}" disable >/dev/null 2>&1 || :; done; \
+			for s in $$missing; do s=$${s#openssh-server}; s=$${s%-light}; s=$${s%-daemon}; s=$${s%-imapd}; update-rc.d "$${s:-ssh}" disable >/dev/null 2>&1 || :; done; \
 		fi; \
 		if [ -n "$$inetd" ]; then \
 			apt-get -qq install -y --no-upgrade --no-install-recommends libevent-2.1-7 libbsd0 libtirpc3 libwrap0; \

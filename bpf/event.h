@@ -20,9 +20,7 @@ enum kind {
 	KIND_RESET_GOT,
 	KIND_ICMP_SENT,
 	KIND_NEIGHBOR,
-	KIND_MD5,
-	KIND_QUEUE_FULL,
-	KIND_NF_HOOK,	  /* inventory: one registered hook function */
+	KIND_NF_HOOK = 15, /* inventory: one registered hook function */
 	KIND_RETRANSMIT,  /* a TCP socket of ours sends a segment again */
 	KIND_WRAP,	  /* a server asks tcp wrappers about a connection of ours: a struct wrap_event; err is the answer */
 	KIND_NFT,	  /* struct nft_event: a rule or a policy of nftables decided */
@@ -129,13 +127,17 @@ struct event {
 };
 
 /* Stages of KIND_WRAP. */
-enum { WRAP_ASKED, WRAP_ANSWERED, WRAP_REFUSED };
+enum { WRAP_ASKED, WRAP_ANSWERED, WRAP_REFUSED, WRAP_OPENED };
 
-/* hosts_access() or refuse() of libwrap, called about a connection of ours. */
+/*
+ * hosts_access() or refuse() of libwrap, called about a connection of ours; or
+ * (WRAP_OPENED) a process that holds one has opened a file of rules: allow is its
+ * name, daemon the process's argv[0], err what the call returned.
+ */
 struct wrap_event {
 	struct event event;
 	__u32 stage;
-	__s32 fd;	   /* of the request; -1: it names none */
+	__s32 fd;	   /* of the request; -1: it names none. WRAP_OPENED: other connections of the process; -1: not all were looked at */
 	__u32 parent;	   /* thread group of the parent process */
 	__u32 mnt_ns;	   /* inode number */
 	__u64 root_inode;  /* the process's root directory */

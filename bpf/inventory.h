@@ -61,7 +61,8 @@ __noinline int inv_record(__u64 function, __u64 priv, __u64 ops, __u64 dev, __u6
 	BPF_SNPRINTF(e->text.function, sizeof(e->text.function), "%ps", function);
 	/* types of modules that are not loaded: such hooks cannot be there */
 	if (bpf_core_type_exists(struct nft_chain) &&
-	    (begins(e->text.function, "nft_do_chain") || begins(e->text.function, "nft_nat_do_chain"))) {
+	    (begins(e->text.function, "nft_do_chain") || begins(e->text.function, "nft_nat_do_chain") ||
+	     begins(e->text.function, "nf_route_table_"))) { /* chains of type route */
 		struct nft_chain *chain = (void *)priv;
 		struct nft_table *table = BPF_CORE_READ(chain, table);
 
@@ -131,17 +132,30 @@ static long inv_hook(__u32 i, struct inv *v)
 	return what == INV_LOST;
 }
 
-static __always_inline void inv_entries(struct inv *v, struct nf_hook_entries *entries, __u8 pf, __u8 hook)
+/*
+ * The functions of one hook; returns how many they are. A function of its own,
+ * verified once. where: as of inv_record, or 0 when they are only counted.
+ */
+__noinline int inv_entries(__u64 entries, __u64 dev, __u64 where)
 {
+	struct inv v = {};
+
 	if (!entries)
-		return;
-	v->entries = entries;
-	v->num = BPF_CORE_READ(entries, num_hook_entries);
-	v->pf = pf;
-	v->hook = hook;
-	v->count += v->num;
-	if (v->wanted && v->num <= MAX_HOOKS)
-		bpf_loop(v->num, inv_hook, v, 0);
+		return 0;
+	v.entries = (void *)entries;
+	v.num = BPF_CORE_READ((struct nf_hook_entries *)entries, num_hook_entries);
+	v.dev = (void *)dev;
+	v.inum = where >> 32;
+	v.pf = where >> 8;
+	v.hook = where;
+	if (where && v.num <= MAX_HOOKS)
+		bpf_loop(v.num, inv_hook, &v, 0);
+	return v.num;
+}
+
+static __always_inline __u64 inv_where(const struct inv *v, __u8 pf, __u8 hook)
+{
+	return v->wanted ? (__u64)v->inum << 32 | pf << 8 | hook : 0;
 }
 
 /* BPF_CORE_READ relocates every access in its first argument, so structures of ours must stay out of it */
@@ -158,9 +172,9 @@ static long inv_device(__u32 i, struct inv *v)
 	if (BPF_CORE_READ(dev, nd_net.net) != v->net)
 		return 1; /* back at the head of the list */
 	if (bpf_core_field_exists(struct net_device, nf_hooks_ingress))
-		inv_entries(v, BPF_CORE_READ(dev, nf_hooks_ingress), 5, 0);
+		v->count += inv_entries((__u64)BPF_CORE_READ(dev, nf_hooks_ingress), (__u64)dev, inv_where(v, 5, 0));
 	if (bpf_core_field_exists(struct net_device, nf_hooks_egress))
-		inv_entries(v, BPF_CORE_READ(dev, nf_hooks_egress), 5, 1);
+		v->count += inv_entries((__u64)BPF_CORE_READ(dev, nf_hooks_egress), (__u64)dev, inv_where(v, 5, 1));
 	return 0;
 }
 
@@ -186,7 +200,7 @@ static long inv_list(__u32 i, struct inv *v)
 		pf = 7;
 	}
 	if (list && !bpf_probe_read_kernel(&entries, sizeof(entries), list + hook * sizeof(entries)))
-		inv_entries(v, entries, pf, hook);
+		v->count += inv_entries((__u64)entries, 0, inv_where(v, pf, hook));
 	return 0;
 }
 
@@ -232,8 +246,11 @@ static long inv_net(__u32 i, struct inv *v)
 }
 
 /*
- * args: inode of a namespace, or 0 for one record for each that has netfilter hooks.
+ * args: inode of a namespace, or 0 for one record for each that has netfilter hooks; and 0.
  * Returns, for 0, the inode of the initial namespace.
+ *
+ * The verifier of 6.1 goes over the body of bpf_loop() once, and takes branches out that
+ * the first round does not take: it must not know what behind_head begins with.
  */
 SEC("raw_tp")
 int inventory(struct bpf_raw_tracepoint_args *ctx)
@@ -246,6 +263,7 @@ int inventory(struct bpf_raw_tracepoint_args *ctx)
 	v.first = net;
 	v.ops = BPF_CORE_READ(net, ns.ops);
 	v.wanted = ctx->args[0];
+	v.behind_head = ctx->args[1];
 	bpf_loop(MAX_NETNS, inv_net, &v, 0);
 	return v.init;
 }

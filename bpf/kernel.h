@@ -79,6 +79,7 @@ struct sock {
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
 	unsigned long sk_lingertime;
+	__u16 sk_type;
 };
 
 struct inet_sock {
@@ -162,6 +163,10 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 
+struct mm_struct {
+	unsigned long arg_start;
+};
+
 struct task_struct {
 	unsigned int flags;
 	int exit_code;
@@ -170,6 +175,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	int tgid;
 	char comm[16];
+	struct mm_struct *mm;
 	struct fs_struct *fs;
 	struct files_struct *files;
 };

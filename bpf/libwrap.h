@@ -111,7 +111,8 @@ static __always_inline struct sock *request_sock(__u64 request)
 	return (struct sock *)s.sock;
 }
 
-static __always_inline void wrap_send(__u8 stage, __s32 result, __u64 request, const struct sock *sk, const struct wrap_call *call)
+/* an event of the current process about our connection sk; of the strings all is written up to their end mark */
+static __always_inline struct wrap_event *wrap_event(__u8 stage, __s32 result, const struct sock *sk)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct wrap_event *w;
@@ -122,13 +123,14 @@ static __always_inline void wrap_send(__u8 stage, __s32 result, __u64 request, c
 	w = bpf_ringbuf_reserve(&events, sizeof(*w), 0);
 	if (!w) {
 		__sync_fetch_and_add(&lost, 1);
-		return;
+		return 0;
 	}
-	e = &w->event; /* of the strings all is written up to their end mark */
+	e = &w->event;
 	__builtin_memset(e, 0, sizeof(*e));
 	__builtin_memset(w->allow, 0, sizeof(w->allow));
 	__builtin_memset(w->deny, 0, sizeof(w->deny));
 	w->fd = -1;
+	w->user[0] = w->daemon[0] = w->client[0] = w->address[0] = 0;
 	e->time = bpf_ktime_get_ns();
 	e->kind = KIND_WRAP;
 	e->direction = DIR_REPLY;
@@ -145,6 +147,15 @@ static __always_inline void wrap_send(__u8 stage, __s32 result, __u64 request, c
 	w->mnt_ns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
 	w->root_inode = BPF_CORE_READ(task, fs, root.dentry, d_inode, i_ino);
 	w->root_device = BPF_CORE_READ(task, fs, root.dentry, d_sb, s_dev);
+	return w;
+}
+
+static __always_inline void wrap_send(__u8 stage, __s32 result, __u64 request, const struct sock *sk, const struct wrap_call *call)
+{
+	struct wrap_event *w = wrap_event(stage, result, sk);
+
+	if (!w)
+		return;
 	bpf_probe_read_user(&w->fd, 4, (void *)request + REQUEST_FD);
 	bpf_probe_read_user_str(w->user, sizeof(w->user), (void *)request + REQUEST_USER);
 	bpf_probe_read_user_str(w->daemon, sizeof(w->daemon), (void *)request + REQUEST_DAEMON);
@@ -209,6 +220,112 @@ int wrap_answer(void *ctx)
 	call = *found;
 	bpf_map_delete_elem(&wrap_calls, &thread);
 	wrap_send(WRAP_ANSWERED, (__s32)user_register(ctx, reg_result), call.request, (struct sock *)call.sock, &call);
+	return 0;
+}
+
+/*
+ * Where the library's functions cannot be watched: which files of rules a
+ * process opens that holds a connection of ours. The end of the call is hooked,
+ * for the kernel has read the name then, so that its page is there.
+ */
+
+/* open() and openat(): their numbers, and where struct pt_regs keeps the name */
+const volatile __u32 reg_call = 0, call_open = 0, call_openat = 0, reg_open_name = 0, reg_openat_name = 0;
+
+#define SOCK_STREAM   1
+#define STATE_CLOSE   7
+#define STATE_LISTEN 10
+
+struct held {
+	struct file **files;
+	__u32 count;
+	__u32 others; /* connections that are not ours */
+	__u64 sock;   /* ours */
+};
+
+static long held_one(__u32 i, struct held *h)
+{
+	struct tuple t = {};
+	struct file *f = 0;
+	struct sock *sk;
+	__u16 family;
+	__u8 state;
+
+	if (i >= h->count)
+		return 1;
+	bpf_probe_read_kernel(&f, sizeof(f), h->files + i);
+	sk = file_sock(f);
+	if (!sk || (__u64)sk == h->sock)
+		return 0;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	if ((family != 2 && family != 10) || BPF_CORE_READ(sk, sk_type) != SOCK_STREAM || state == STATE_CLOSE || state == STATE_LISTEN)
+		return 0;
+	if (sock_flow(sk, &t) == DIR_REPLY)
+		h->sock = (__u64)sk;
+	else
+		h->others++;
+	return 0;
+}
+
+static __always_inline int same_bytes(const char *a, const char *b, int n)
+{
+	int differ = 0;
+
+#pragma unroll
+	for (int i = 0; i < n; i++)
+		differ |= a[i] ^ b[i];
+	return !differ;
+}
+
+/* end is the last 12 bytes of a name, its end mark among them */
+static __always_inline int names_rules(const char *end)
+{
+	return same_bytes(end, "hosts.allow", 12) || same_bytes(end + 1, "hosts.deny", 11);
+}
+
+/* of a name in the process's memory with its end mark, at most 256; negative when it cannot be read */
+static __noinline long name_size(__u64 name)
+{
+	char whole[256];
+
+	return bpf_probe_read_user_str(whole, sizeof(whole), (void *)name);
+}
+
+SEC("tp_btf/sys_exit")
+int wrap_open(__u64 *ctx)
+{
+	struct task_struct *task;
+	struct wrap_event *w;
+	struct held h = {};
+	char end[12];
+	__u64 name;
+	__u32 call = 0;
+	long size;
+
+	if (!probe.on)
+		return 0;
+	bpf_probe_read_kernel(&call, 4, (void *)ctx[0] + reg_call);
+	if (call != call_openat && call != call_open)
+		return 0;
+	name = user_register((void *)ctx[0], call == call_openat ? reg_openat_name : reg_open_name);
+	size = name_size(name);
+	if (size >= 0 && (size < 12 || bpf_probe_read_user(end, 12, (void *)name + size - 12) || !names_rules(end)))
+		return 0;
+	task = (void *)bpf_get_current_task();
+	h.files = BPF_CORE_READ(task, files, fdt, fd);
+	h.count = BPF_CORE_READ(task, files, fdt, max_fds);
+	bpf_loop(WRAP_SEARCH, held_one, &h, 0);
+	if (!h.sock)
+		return 0;
+	w = wrap_event(WRAP_OPENED, ctx[1], (void *)h.sock);
+	if (!w)
+		return 0;
+	w->fd = h.count > WRAP_SEARCH ? -1 : h.others;
+	if (size >= 0)
+		bpf_probe_read_user_str(w->allow, sizeof(w->allow), (void *)name);
+	bpf_probe_read_user_str(w->daemon, sizeof(w->daemon), (void *)BPF_CORE_READ(task, mm, arg_start));
+	bpf_ringbuf_submit(w, 0);
 	return 0;
 }
 

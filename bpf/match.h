@@ -69,28 +69,40 @@ static __always_inline __u8 *seen_byte(__u16 x)
 	return &ports_seen[i];
 }
 
-/* Keys are copied to the stack: kernels before 6.2 take them from there only. */
-static __always_inline void learn(const struct tuple *in, __u8 direction)
+/*
+ * Functions that are called from many places are global: the verifier goes over
+ * those once for each program, over inlined ones each time (since Linux 5.6).
+ * Keys are copied to the stack: kernels before 6.2 take them from there only.
+ */
+__noinline int learn(const struct tuple *in, __u32 direction)
 {
-	__u8 back = direction == DIR_FORWARD ? DIR_REPLY : DIR_FORWARD;
-	struct tuple t = *in, r = *in;
-	__u16 x = t.sport ^ t.dport;
+	__u8 there = direction, back = direction == DIR_FORWARD ? DIR_REPLY : DIR_FORWARD;
+	struct tuple t, r;
+	__u16 x;
 
+	if (!in)
+		return 0;
+	t = r = *in;
+	x = t.sport ^ t.dport;
 	*seen_byte(x) |= 1 << (x & 7);
-	bpf_map_update_elem(&flows, &t, &direction, BPF_ANY);
+	bpf_map_update_elem(&flows, &t, &there, BPF_ANY);
 	__builtin_memcpy(r.saddr, t.daddr, 16);
 	__builtin_memcpy(r.daddr, t.saddr, 16);
 	r.sport = t.dport;
 	r.dport = t.sport;
 	bpf_map_update_elem(&flows, &r, &back, BPF_ANY);
+	return 0;
 }
 
-static __always_inline __u8 known_flow(const struct tuple *in)
+__noinline int known_flow(const struct tuple *in)
 {
-	__u16 x = in->sport ^ in->dport;
 	struct tuple t;
+	__u16 x;
 	__u8 *d;
 
+	if (!in)
+		return DIR_NONE;
+	x = in->sport ^ in->dport;
 	if (!(*seen_byte(x) & 1 << (x & 7)))
 		return DIR_NONE;
 	t = *in;
@@ -124,10 +136,12 @@ static __always_inline __u8 match_fragment(const struct packet *p)
 }
 
 /* direction of a packet whose headers were read, DIR_NONE when it is not ours */
-static __always_inline __u8 match_headers(const struct packet *p)
+__noinline int match_headers(const struct packet *p)
 {
 	__u8 d = DIR_NONE;
 
+	if (!p)
+		return DIR_NONE;
 	if (p->fragment)
 		return match_fragment(p);
 	if (p->t.proto == PROTO_TCP && probe.proto == PROTO_TCP) {

@@ -308,30 +308,4 @@ int icmp_send(__u64 *ctx)
 	return 0;
 }
 
-static __always_inline int packet_on_socket(__u8 kind, struct sk_buff *skb, const struct sock *sk, int err)
-{
-	struct packet p = {};
-	struct event *e;
-	__u8 d = match_skb(skb, &p);
-
-	if (!d || !(e = event_skb(kind, d, skb, &p)))
-		return 0;
-	e->err = err;
-	event_sock(e, sk);
-	event_send(e);
-	return 0;
-}
-
-SEC("tp_btf/tcp_hash_md5_required")
-int tcp_hash_md5_required(__u64 *ctx) { return packet_on_socket(KIND_MD5, (void *)ctx[1], (void *)ctx[0], 0); }
-
-SEC("tp_btf/tcp_hash_md5_unexpected")
-int tcp_hash_md5_unexpected(__u64 *ctx) { return packet_on_socket(KIND_MD5, (void *)ctx[1], (void *)ctx[0], 0); }
-
-SEC("tp_btf/tcp_hash_md5_mismatch")
-int tcp_hash_md5_mismatch(__u64 *ctx) { return packet_on_socket(KIND_MD5, (void *)ctx[1], (void *)ctx[0], 0); }
-
-SEC("tp_btf/udp_fail_queue_rcv_skb")
-int udp_fail_queue_rcv_skb(__u64 *ctx) { return packet_on_socket(KIND_QUEUE_FULL, (void *)ctx[2], (void *)ctx[1], ctx[0]); }
-
 #include "function.h"

@@ -301,15 +301,14 @@ const (
 	TracepointProgNetifReceiveSkb         = "netif_receive_skb"
 	TracepointProgObserve                 = "observe"
 	TracepointProgSymbolize               = "symbolize"
-	TracepointProgTcpHashMd5Mismatch      = "tcp_hash_md5_mismatch"
-	TracepointProgTcpHashMd5Required      = "tcp_hash_md5_required"
-	TracepointProgTcpHashMd5Unexpected    = "tcp_hash_md5_unexpected"
 	TracepointProgTcpReceiveReset         = "tcp_receive_reset"
 	TracepointProgTcpRetransmitSkb        = "tcp_retransmit_skb"
 	TracepointProgTcpSendReset            = "tcp_send_reset"
-	TracepointProgUdpFailQueueRcvSkb      = "udp_fail_queue_rcv_skb"
 	TracepointProgWrapAnswer              = "wrap_answer"
 	TracepointProgWrapAsk                 = "wrap_ask"
+	TracepointProgWrapOpen                = "wrap_open"
+	TracepointVarCallOpen                 = "call_open"
+	TracepointVarCallOpenat               = "call_openat"
 	TracepointVarConsumeHasLocation       = "consume_has_location"
 	TracepointVarHasObservers             = "has_observers"
 	TracepointVarIptTableFirst            = "ipt_table_first"
@@ -322,6 +321,9 @@ const (
 	TracepointVarReading                  = "reading"
 	TracepointVarRegAddress               = "reg_address"
 	TracepointVarRegArgument              = "reg_argument"
+	TracepointVarRegCall                  = "reg_call"
+	TracepointVarRegOpenName              = "reg_open_name"
+	TracepointVarRegOpenatName            = "reg_openat_name"
 	TracepointVarRegResult                = "reg_result"
 	TracepointVarResetHasReason           = "reset_has_reason"
 	TracepointVarReturnPops               = "return_pops"
@@ -406,15 +408,12 @@ type TracepointProgramSpecs struct {
 	NetifReceiveSkb         *ebpf.ProgramSpec `ebpf:"netif_receive_skb"`
 	Observe                 *ebpf.ProgramSpec `ebpf:"observe"`
 	Symbolize               *ebpf.ProgramSpec `ebpf:"symbolize"`
-	TcpHashMd5Mismatch      *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_mismatch"`
-	TcpHashMd5Required      *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_required"`
-	TcpHashMd5Unexpected    *ebpf.ProgramSpec `ebpf:"tcp_hash_md5_unexpected"`
 	TcpReceiveReset         *ebpf.ProgramSpec `ebpf:"tcp_receive_reset"`
 	TcpRetransmitSkb        *ebpf.ProgramSpec `ebpf:"tcp_retransmit_skb"`
 	TcpSendReset            *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
-	UdpFailQueueRcvSkb      *ebpf.ProgramSpec `ebpf:"udp_fail_queue_rcv_skb"`
 	WrapAnswer              *ebpf.ProgramSpec `ebpf:"wrap_answer"`
 	WrapAsk                 *ebpf.ProgramSpec `ebpf:"wrap_ask"`
+	WrapOpen                *ebpf.ProgramSpec `ebpf:"wrap_open"`
 }
 
 // TracepointMapSpecs contains maps before they are loaded into the kernel.
@@ -442,6 +441,8 @@ type TracepointMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracepointVariableSpecs struct {
+	CallOpen           *ebpf.VariableSpec `ebpf:"call_open"`
+	CallOpenat         *ebpf.VariableSpec `ebpf:"call_openat"`
 	ConsumeHasLocation *ebpf.VariableSpec `ebpf:"consume_has_location"`
 	HasObservers       *ebpf.VariableSpec `ebpf:"has_observers"`
 	IptTableFirst      *ebpf.VariableSpec `ebpf:"ipt_table_first"`
@@ -454,6 +455,9 @@ type TracepointVariableSpecs struct {
 	Reading            *ebpf.VariableSpec `ebpf:"reading"`
 	RegAddress         *ebpf.VariableSpec `ebpf:"reg_address"`
 	RegArgument        *ebpf.VariableSpec `ebpf:"reg_argument"`
+	RegCall            *ebpf.VariableSpec `ebpf:"reg_call"`
+	RegOpenName        *ebpf.VariableSpec `ebpf:"reg_open_name"`
+	RegOpenatName      *ebpf.VariableSpec `ebpf:"reg_openat_name"`
 	RegResult          *ebpf.VariableSpec `ebpf:"reg_result"`
 	ResetHasReason     *ebpf.VariableSpec `ebpf:"reset_has_reason"`
 	ReturnPops         *ebpf.VariableSpec `ebpf:"return_pops"`
@@ -524,6 +528,8 @@ func (m *TracepointMaps) Close() error {
 //
 // It can be passed to LoadTracepointObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracepointVariables struct {
+	CallOpen           *ebpf.Variable `ebpf:"call_open"`
+	CallOpenat         *ebpf.Variable `ebpf:"call_openat"`
 	ConsumeHasLocation *ebpf.Variable `ebpf:"consume_has_location"`
 	HasObservers       *ebpf.Variable `ebpf:"has_observers"`
 	IptTableFirst      *ebpf.Variable `ebpf:"ipt_table_first"`
@@ -536,6 +542,9 @@ type TracepointVariables struct {
 	Reading            *ebpf.Variable `ebpf:"reading"`
 	RegAddress         *ebpf.Variable `ebpf:"reg_address"`
 	RegArgument        *ebpf.Variable `ebpf:"reg_argument"`
+	RegCall            *ebpf.Variable `ebpf:"reg_call"`
+	RegOpenName        *ebpf.Variable `ebpf:"reg_open_name"`
+	RegOpenatName      *ebpf.Variable `ebpf:"reg_openat_name"`
 	RegResult          *ebpf.Variable `ebpf:"reg_result"`
 	ResetHasReason     *ebpf.Variable `ebpf:"reset_has_reason"`
 	ReturnPops         *ebpf.Variable `ebpf:"return_pops"`
@@ -582,15 +591,12 @@ type TracepointPrograms struct {
 	NetifReceiveSkb         *ebpf.Program `ebpf:"netif_receive_skb"`
 	Observe                 *ebpf.Program `ebpf:"observe"`
 	Symbolize               *ebpf.Program `ebpf:"symbolize"`
-	TcpHashMd5Mismatch      *ebpf.Program `ebpf:"tcp_hash_md5_mismatch"`
-	TcpHashMd5Required      *ebpf.Program `ebpf:"tcp_hash_md5_required"`
-	TcpHashMd5Unexpected    *ebpf.Program `ebpf:"tcp_hash_md5_unexpected"`
 	TcpReceiveReset         *ebpf.Program `ebpf:"tcp_receive_reset"`
 	TcpRetransmitSkb        *ebpf.Program `ebpf:"tcp_retransmit_skb"`
 	TcpSendReset            *ebpf.Program `ebpf:"tcp_send_reset"`
-	UdpFailQueueRcvSkb      *ebpf.Program `ebpf:"udp_fail_queue_rcv_skb"`
 	WrapAnswer              *ebpf.Program `ebpf:"wrap_answer"`
 	WrapAsk                 *ebpf.Program `ebpf:"wrap_ask"`
+	WrapOpen                *ebpf.Program `ebpf:"wrap_open"`
 }
 
 func (p *TracepointPrograms) Close() error {
@@ -628,15 +634,12 @@ func (p *TracepointPrograms) Close() error {
 		p.NetifReceiveSkb,
 		p.Observe,
 		p.Symbolize,
-		p.TcpHashMd5Mismatch,
-		p.TcpHashMd5Required,
-		p.TcpHashMd5Unexpected,
 		p.TcpReceiveReset,
 		p.TcpRetransmitSkb,
 		p.TcpSendReset,
-		p.UdpFailQueueRcvSkb,
 		p.WrapAnswer,
 		p.WrapAsk,
+		p.WrapOpen,
 	)
 }
 

@@ -30,6 +30,8 @@ type Case struct {
 	Listeners []Process `json:"listeners,omitempty"`
 	// Logs are lines that programs wrote about the exchange: context, never proof.
 	Logs []LogLine `json:"logs,omitempty"`
+	// Counterfactual is what became of the probe with a fix in force, where one was to be tried.
+	Counterfactual *Counterfactual `json:"counterfactual,omitempty"`
 }
 
 // LogLine is what a program wrote about the exchange.

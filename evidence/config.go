@@ -214,22 +214,24 @@ type Counter struct {
 // Service is what the host says about a program that would serve the port: facts
 // that were read, without a claim that it is the one that was meant.
 type Service struct {
-	Name  string `json:"name"` // of the unit or program
-	Kind  string `json:"kind"` // unit, pidfile, process or installed
+	Name  string `json:"name"` // of the unit, program or container
+	Kind  string `json:"kind"` // unit, pidfile, process, installed or container
 	State string `json:"state"`
 	PID   int    `json:"pid,omitempty"`
 	Exe   string `json:"exe,omitempty"`
-	File  string `json:"file,omitempty"` // pid file, unit file or script
+	File  string `json:"file,omitempty"` // pid file, unit file, script, or what Docker has written down
 	Netns string `json:"netns,omitempty"`
-	// Exit is how the unit's main process ended last: "exited 1" or "killed 9".
-	Exit    string   `json:"exit,omitempty"`
-	Listens []string `json:"listens,omitempty"` // addresses on which the process listens there
+	// Exit is how the unit's or container's main process ended last: "exited 1" or "killed 9".
+	Exit      string   `json:"exit,omitempty"`
+	Listens   []string `json:"listens,omitempty"`   // addresses on which the process listens there
+	Container string   `json:"container,omitempty"` // its id
+	Image     string   `json:"image,omitempty"`     // of the container
 }
 
-// States of a [Service]; a unit's is systemd's own: failed (failed), inactive (dead) …
+// States of a [Service]; a unit's is systemd's own: failed (failed), inactive (dead) …, and a container's Docker's: exited, created, dead …
 const (
-	ServiceGone    = "gone"    // the pid file names a process that does not exist
+	ServiceGone    = "gone"    // the pid file, or Docker's, names a process that does not exist
 	ServiceZombie  = "zombie"  // it has ended, and its parent has not asked for that yet
 	ServiceRunning = "running" // in Netns
-	ServiceIdle    = "idle"    // installed, and no process runs it
+	ServiceIdle    = "idle"    // installed, and no process of the namespace runs it
 )

@@ -18,12 +18,11 @@ const (
 	ResetGot    Kind = "reset-got"    // a socket took a RST (tcp_receive_reset)
 	ICMPSent    Kind = "icmp-sent"    // the IPv4 stack or firewall answered with an ICMP error (icmp_send)
 	NeighborEvt Kind = "neighbor"     // a next hop's link address was asked for, or was not found
-	MD5         Kind = "md5"          // a TCP-MD5/AO check failed
 	Retransmit  Kind = "retransmit"   // a TCP socket sends a segment again (tcp_retransmit_skb)
 	Request     Kind = "request"      // a listener was asked for a connection (tcp_conn_request); its queues as the kernel found them
 	Accept      Kind = "accept"       // a process takes the connection (security_sock_graft)
-	QueueFull   Kind = "receive-full" // a UDP socket had no room (udp_fail_queue_rcv_skb)
 	WrapCall    Kind = "libwrap"      // a server asked tcp wrappers about our connection (uprobes on hosts_access and refuse)
+	RulesOpened Kind = "libwrap-file" // a process that held our connection opened a file of rules of tcp wrappers (sys_exit)
 )
 
 // Directions of a packet, seen from the probe.
@@ -65,6 +64,7 @@ type Event struct {
 	Neighbor  *Neighbor    `json:"neighbor,omitempty"`
 	Socket    *EventSocket `json:"socket,omitempty"` // the socket the kernel had found for the packet
 	Wrap      *Wrap        `json:"libwrap,omitempty"`
+	Opened    *Opened      `json:"opened,omitempty"`
 	PID       int          `json:"pid,omitempty"` // the task on the CPU: the actor only in process context
 	Comm      string       `json:"comm,omitempty"`
 	InTask    bool         `json:"in_task,omitempty"`    // the event happened in process context, so PID is its author

@@ -18,6 +18,19 @@ type Wrap struct {
 	Root   *Root     `json:"root,omitempty"`
 }
 
+// Opened is that a process which held our connection opened hosts.allow or
+// hosts.deny: what is seen of libwrap where its calls are not.
+type Opened struct {
+	Path  string `json:"path"`            // as the process named it, open(2); empty: it could not be read
+	Errno string `json:"errno,omitempty"` // why it was not opened
+	Argv0 string `json:"argv0,omitempty"` // by which the process was started
+	// Others are the connections that the process held beside ours, and that it
+	// may have had in mind; -1: it had too many descriptors to look at all.
+	Others int   `json:"others"`
+	Parent int   `json:"parent,omitempty"` // process id
+	Root   *Root `json:"root,omitempty"`
+}
+
 // Root tells where a process sees its files: two with the same Root see the same.
 type Root struct {
 	MountNS uint64 `json:"mount_ns"` // inode number of the mount namespace
@@ -26,10 +39,10 @@ type Root struct {
 }
 
 // WrapDecision is what hosts.allow and hosts.deny, as the server sees them,
-// say about the request of a [Wrap] event.
+// say about the request of a [Wrap] event, or about the one that led to [Opened] events.
 type WrapDecision struct {
 	Process Process    `json:"process"` // who asked
-	Daemon  string     `json:"daemon"`
+	Daemon  string     `json:"daemon"`  // its name for libwrap; empty after Opened events: not known, the verdict holds for any
 	Address string     `json:"address"` // of the client
 	Verdict string     `json:"verdict"` // granted, denied, delegated or unknown
 	File    *FileLine  `json:"file,omitempty"`

@@ -143,6 +143,7 @@ func chainOwner(table, chain string) string {
 	for _, o := range []struct{ prefix, owner string }{
 		{"DOCKER", "docker"}, {"ufw-", "ufw"}, {"ufw6-", "ufw"}, {"KUBE-", "kube"}, {"CILIUM_", "cilium"}, {"OLD_CILIUM_", "cilium"},
 		{"cali-", "calico"}, {"f2b-", "fail2ban"}, {"fail2ban-", "fail2ban"}, {"LIBVIRT_", "libvirt"},
+		{"CNI-", "cni"}, {"CNI_", "cni"}, {"FLANNEL-", "flannel"}, {"NETAVARK", "podman"}, {"WEAVE", "weave"}, {"ANTREA-", "antrea"},
 		{"IN_public", "firewalld"}, {"FWDI_", "firewalld"}, {"FWDO_", "firewalld"}, {"FWD_", "firewalld"}, {"PRE_public", "firewalld"}, {"POST_public", "firewalld"},
 	} {
 		if strings.HasPrefix(chain, o.prefix) {
@@ -158,6 +159,14 @@ func chainOwner(table, chain string) string {
 		return "libvirt"
 	case strings.HasPrefix(table, "kube-"):
 		return "kube"
+	case strings.HasPrefix(table, "docker-"):
+		return "docker"
+	case table == "netavark":
+		return "podman"
+	case strings.HasPrefix(table, "cni_"):
+		return "cni"
+	case strings.HasPrefix(table, "pathtrace-"):
+		return "pathtrace"
 	}
 	return ""
 }

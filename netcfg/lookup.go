@@ -21,6 +21,7 @@ type RouteQuery struct {
 	TOS          uint8
 	Protocol     uint8 // number, such as unix.IPPROTO_TCP
 	SPort, DPort uint16
+	UID          *uint32 // of who sends; nil: of this process
 }
 
 // Lookup asks the kernel for the route that a packet would take (RTM_GETROUTE),
@@ -119,6 +120,9 @@ func (n *Netns) routeRequest(q RouteQuery, flags uint32) ([]byte, error) {
 	}
 	if q.DPort != 0 {
 		b = put(b, unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, q.DPort))
+	}
+	if q.UID != nil {
+		b = put32(b, unix.RTA_UID, *q.UID)
 	}
 	return b, nil
 }

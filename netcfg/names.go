@@ -13,7 +13,7 @@ import (
 
 // routeNames are the words that ip uses for numbers of the routing tables.
 type routeNames struct {
-	tables, protocols, scopes, dsfields, realms map[uint32]string
+	tables, protocols, scopes, dsfields, realms, groups map[uint32]string
 }
 
 // readRouteNames reads them from where iproute2 has them: its built-in lists,
@@ -25,11 +25,11 @@ func readRouteNames() *routeNames {
 			10: "mrt", 11: "zebra", 12: "bird", 13: "dnrouted", 14: "xorp", 15: "ntk", 16: "dhcp", 18: "keepalived",
 			42: "babel", 186: "bgp", 187: "isis", 188: "ospf", 189: "rip", 192: "eigrp"},
 		scopes:   map[uint32]string{0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"},
-		dsfields: map[uint32]string{}, realms: map[uint32]string{},
+		dsfields: map[uint32]string{}, realms: map[uint32]string{}, groups: map[uint32]string{0: "default"},
 	}
 	for _, dir := range []string{"/usr/lib/iproute2", "/usr/share/iproute2", "/etc/iproute2"} {
 		for file, names := range map[string]map[uint32]string{"rt_tables": w.tables, "rt_protos": w.protocols,
-			"rt_scopes": w.scopes, "rt_dsfield": w.dsfields, "rt_realms": w.realms} {
+			"rt_scopes": w.scopes, "rt_dsfield": w.dsfields, "rt_realms": w.realms, "group": w.groups} {
 			readNumberNames(filepath.Join(dir, file), names)
 			parts, _ := filepath.Glob(filepath.Join(dir, file+".d", "*.conf"))
 			for _, part := range parts {
@@ -70,6 +70,7 @@ func (w *routeNames) table(id uint32) string     { return nameOr(w.tables, id, "
 func (w *routeNames) protocol(id uint8) string   { return nameOr(w.protocols, uint32(id), "%d") }
 func (w *routeNames) scope(id uint8) string      { return nameOr(w.scopes, uint32(id), "%d") }
 func (w *routeNames) dsfield(tos uint8) string   { return nameOr(w.dsfields, uint32(tos), "0x%02x") }
+func (w *routeNames) group(id uint32) string     { return nameOr(w.groups, id, "%d") }
 func (w *routeNames) realm(number uint32) string { return nameOr(w.realms, number, "%d") }
 
 // realms words the two halves of an RTA_FLOW attribute.

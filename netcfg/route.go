@@ -67,13 +67,8 @@ func (r route) prefix(kind uint16, length uint8, all string) string {
 
 // gateway returns the next hop of any family, or "".
 func (r route) gateway() string {
-	if a := r.addr(unix.RTA_GATEWAY); a.IsValid() {
+	if a := gatewayOf(r.attrs); a.IsValid() {
 		return a.String()
-	}
-	if v := r.attrs[unix.RTA_VIA].value; len(v) > 2 {
-		if a, ok := netip.AddrFromSlice(v[2:]); ok {
-			return a.String()
-		}
 	}
 	return ""
 }
@@ -92,26 +87,15 @@ func (n *Netns) Routes() evidence.Section[evidence.RouteItem] {
 	var list []evidence.RouteItem
 	var interrupted error
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		body := make([]byte, unix.SizeofRtMsg)
-		body[0] = family
-		msgs, err := n.dump(unix.NETLINK_ROUTE, unix.RTM_GETROUTE, body, unix.RTM_NEWROUTE)
+		routes, err := n.dumpRoutes(family)
 		switch {
 		case errors.Is(err, nl.ErrDumpInterrupted):
 			interrupted = err
-		case errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT):
-			continue // a kernel without IPv6 has no IPv6 routes
 		case err != nil:
 			return evidence.Missing[evidence.RouteItem](fmt.Sprintf("routes: %v", err))
 		}
-		for _, m := range msgs {
-			r, err := parseRoute(m)
-			if err != nil {
-				return evidence.Missing[evidence.RouteItem](err.Error())
-			}
-			// Without IPv6 the kernel answers for IPv6 with what it has.
-			if r.family == family && r.flags&unix.RTM_F_CLONED == 0 {
-				list = append(list, p.item(r))
-			}
+		for _, r := range routes {
+			list = append(list, p.item(r))
 		}
 	}
 	return section("routes", list, interrupted)
@@ -121,6 +105,7 @@ func (n *Netns) Routes() evidence.Section[evidence.RouteItem] {
 type routePrinter struct {
 	words  *routeNames
 	device func(index int) string
+	tables bool // name other tables than main in the text
 }
 
 func (n *Netns) routePrinter() routePrinter {

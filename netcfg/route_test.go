@@ -209,7 +209,7 @@ func FuzzRoute(f *testing.F) {
 	f.Add(put(make([]byte, unix.SizeofRtMsg), unix.RTA_METRICS, put32(put32(nil, unix.RTAX_LOCK, 4), unix.RTAX_MTU, 1400)))
 	f.Add(put(make([]byte, unix.SizeofRtMsg), unix.RTA_MULTIPATH, put([]byte{8, 0, 1, 1, 2, 0, 0, 0}, unix.RTA_GATEWAY, []byte{1, 2, 3, 4})))
 	words := readRouteNames()
-	p := routePrinter{words, func(i int) string { return fmt.Sprint("if", i) }}
+	p := routePrinter{words: words, device: func(i int) string { return fmt.Sprint("if", i) }}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if r, err := parseRoute(b); err == nil && p.item(r).Text == "" {
 			t.Error("a route without words")

@@ -23,7 +23,7 @@ const (
 )
 
 // text words a route as "ip route show table ID" prints it (print_route in
-// iproute2's ip/iproute.c), on one line and without the table.
+// iproute2's ip/iproute.c), on one line and, unless p.tables is set, without the table.
 func (p routePrinter) text(r route) string {
 	var w []string
 	add := func(words ...string) { w = append(w, words...) }
@@ -50,6 +50,9 @@ func (p routePrinter) text(r route) string {
 	add(viaText(r.attrs)...)
 	if has(unix.RTA_OIF) {
 		add("dev", p.device(int(r.attrs[unix.RTA_OIF].u32())))
+	}
+	if p.tables && r.table != unix.RT_TABLE_MAIN {
+		add("table", p.words.table(r.table))
 	}
 	if r.flags&unix.RTM_F_CLONED == 0 {
 		if r.protocol != unix.RTPROT_BOOT {
@@ -101,19 +104,11 @@ func (p routePrinter) tail(r route) []string {
 	return append(w, p.nexthops(r.attrs[unix.RTA_MULTIPATH].value)...)
 }
 
-// nexthops words RTA_MULTIPATH: struct rtnexthop (length, flags, hops, index)
-// with attributes, again and again.
+// nexthops words RTA_MULTIPATH.
 func (p routePrinter) nexthops(b []byte) []string {
 	var w []string
-	for len(b) >= unix.SizeofRtNexthop {
-		length := int(binary.NativeEndian.Uint16(b))
-		if length < unix.SizeofRtNexthop || length > len(b) {
-			break
-		}
-		attrs := map[uint16]attribute{}
-		for _, a := range attributes(b[unix.SizeofRtNexthop:length]) {
-			attrs[a.kind] = a
-		}
+	for raw := range rawHops(b) {
+		attrs := hopAttributes(raw)
 		w = append(w, "nexthop")
 		if _, ok := attrs[unix.RTA_ENCAP]; ok {
 			w = append(w, encapText(attrs[unix.RTA_ENCAP_TYPE].u16()))
@@ -122,11 +117,10 @@ func (p routePrinter) nexthops(b []byte) []string {
 		if flow, ok := attrs[unix.RTA_FLOW]; ok {
 			w = append(w, p.words.realmPair(flow.u32()))
 		}
-		w = append(w, "dev", p.device(int(int32(binary.NativeEndian.Uint32(b[4:])))), "weight", strconv.Itoa(int(b[3])+1))
-		if flags := routeFlags(uint32(b[2])); flags != "" {
+		w = append(w, "dev", p.device(int(int32(binary.NativeEndian.Uint32(raw[4:])))), "weight", strconv.Itoa(int(raw[3])+1))
+		if flags := routeFlags(uint32(raw[2])); flags != "" {
 			w = append(w, flags)
 		}
-		b = b[min(align4(length), len(b)):]
 	}
 	return w
 }
@@ -169,14 +163,16 @@ func routeFlags(flags uint32) string {
 	return strings.Join(w, " ")
 }
 
+// metricNames are the words for the elements of RTA_METRICS.
+var metricNames = [...]string{unix.RTAX_MTU: "mtu", unix.RTAX_WINDOW: "window", unix.RTAX_RTT: "rtt", unix.RTAX_RTTVAR: "rttvar",
+	unix.RTAX_SSTHRESH: "ssthresh", unix.RTAX_CWND: "cwnd", unix.RTAX_ADVMSS: "advmss", unix.RTAX_REORDERING: "reordering",
+	unix.RTAX_HOPLIMIT: "hoplimit", unix.RTAX_INITCWND: "initcwnd", unix.RTAX_FEATURES: "features",
+	unix.RTAX_RTO_MIN: "rto_min", unix.RTAX_INITRWND: "initrwnd", unix.RTAX_QUICKACK: "quickack",
+	unix.RTAX_CC_ALGO: "congctl", unix.RTAX_FASTOPEN_NO_COOKIE: "fastopen_no_cookie"}
+
 // metricsText words RTA_METRICS as print_rta_metrics does.
 func metricsText(b []byte) []string {
-	names := [...]string{unix.RTAX_MTU: "mtu", unix.RTAX_WINDOW: "window", unix.RTAX_RTT: "rtt", unix.RTAX_RTTVAR: "rttvar",
-		unix.RTAX_SSTHRESH: "ssthresh", unix.RTAX_CWND: "cwnd", unix.RTAX_ADVMSS: "advmss", unix.RTAX_REORDERING: "reordering",
-		unix.RTAX_HOPLIMIT: "hoplimit", unix.RTAX_INITCWND: "initcwnd", unix.RTAX_FEATURES: "features",
-		unix.RTAX_RTO_MIN: "rto_min", unix.RTAX_INITRWND: "initrwnd", unix.RTAX_QUICKACK: "quickack",
-		unix.RTAX_CC_ALGO: "congctl", unix.RTAX_FASTOPEN_NO_COOKIE: "fastopen_no_cookie"}
-	byKind := [len(names)]*attribute{}
+	byKind := [len(metricNames)]*attribute{}
 	for _, a := range attributes(b) {
 		if int(a.kind) < len(byKind) {
 			byKind[a.kind] = &a
@@ -187,12 +183,12 @@ func metricsText(b []byte) []string {
 		locked = a.u32()
 	}
 	var w []string
-	for kind := unix.RTAX_MTU; kind < len(names); kind++ {
+	for kind := unix.RTAX_MTU; kind < len(metricNames); kind++ {
 		a := byKind[kind]
 		if a == nil || kind == unix.RTAX_HOPLIMIT && a.u32() == ^uint32(0) {
 			continue
 		}
-		w = append(w, names[kind])
+		w = append(w, metricNames[kind])
 		if locked&(1<<kind) != 0 {
 			w = append(w, "lock")
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -60,30 +59,17 @@ func (n *Netns) IPRules() evidence.Section[evidence.IPRule] {
 	var list []evidence.IPRule
 	var interrupted error
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		body := make([]byte, unix.SizeofRtMsg)
-		body[0] = family
-		msgs, err := n.dump(unix.NETLINK_ROUTE, unix.RTM_GETRULE, body, unix.RTM_NEWRULE)
+		rules, err := n.dumpRules(family)
 		switch {
 		case errors.Is(err, nl.ErrDumpInterrupted):
 			interrupted = err
-		case errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP):
-			continue // not compiled in: one table, no rules
 		case err != nil:
 			return evidence.Missing[evidence.IPRule](fmt.Sprintf("ip rules: %v", err))
 		}
-		for _, m := range msgs {
-			r, err := parseRule(m)
-			if err != nil {
-				return evidence.Missing[evidence.IPRule](err.Error())
-			}
-			if r.family == family {
-				list = append(list, r.evidence(words))
-			}
+		for _, r := range rules {
+			list = append(list, r.evidence(words))
 		}
 	}
-	slices.SortStableFunc(list, func(a, b evidence.IPRule) int {
-		return (a.Family-b.Family)<<33 + a.Priority - b.Priority
-	})
 	return section("ip rules", list, interrupted)
 }
 
@@ -220,7 +206,7 @@ func (r ipRule) decision(words *routeNames) []string {
 			w = append(w, "suppress_prefixlength", strconv.Itoa(int(int32(a.u32()))))
 		}
 		if a, ok := r.attrs[nl.FRA_SUPPRESS_IFGROUP]; ok && int32(a.u32()) != -1 {
-			w = append(w, "suppress_ifgroup", strconv.Itoa(int(int32(a.u32()))))
+			w = append(w, "suppress_ifgroup", words.group(a.u32()))
 		}
 	}
 	if a, ok := r.attrs[nl.FRA_FLOW]; ok {
@@ -261,7 +247,9 @@ func hex(v uint32) string {
 // protocolName names the IP protocols that have ports or that one filters by,
 // as /etc/protocols does; a number for others.
 func protocolName(number uint8) string {
-	return nameOr(map[uint32]string{unix.IPPROTO_ICMP: "icmp", unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp",
-		unix.IPPROTO_DCCP: "dccp", unix.IPPROTO_GRE: "gre", unix.IPPROTO_ESP: "esp", unix.IPPROTO_AH: "ah",
-		unix.IPPROTO_ICMPV6: "ipv6-icmp", unix.IPPROTO_SCTP: "sctp", unix.IPPROTO_UDPLITE: "udplite"}, uint32(number), "%d")
+	return nameOr(protocolNames, uint32(number), "%d")
 }
+
+var protocolNames = map[uint32]string{unix.IPPROTO_ICMP: "icmp", unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp",
+	unix.IPPROTO_DCCP: "dccp", unix.IPPROTO_GRE: "gre", unix.IPPROTO_ESP: "esp", unix.IPPROTO_AH: "ah",
+	unix.IPPROTO_ICMPV6: "ipv6-icmp", unix.IPPROTO_SCTP: "sctp", unix.IPPROTO_UDPLITE: "udplite"}

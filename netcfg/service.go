@@ -61,7 +61,8 @@ type program struct {
 
 // Services tells of the programs that would serve port, by the names that
 // /etc/services and scheme (of a URL, may be empty) have for it: systemd's units
-// where systemd is in charge, pid files, processes, and what is installed.
+// where systemd is in charge, pid files, processes, what is installed, and the
+// containers for which Docker publishes the port.
 // nameNetns names other namespaces.
 func (n *Netns) Services(ctx context.Context, protocol string, port uint16, scheme string, nameNetns func(uint64) string) evidence.Section[evidence.Service] {
 	s := services{root: "/", netns: n, nameNetns: nameNetns}
@@ -83,7 +84,7 @@ func (n *Netns) Services(ctx context.Context, protocol string, port uint16, sche
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	return evidence.Have(s.find(ctx, protocol, s.names(protocol, port, scheme)))
+	return evidence.Have(append(s.find(ctx, protocol, s.names(protocol, port, scheme)), s.containers(protocol, port)...))
 }
 
 // names of units and programs that may serve the port.
@@ -157,14 +158,13 @@ func (s services) find(ctx context.Context, protocol string, names []string) []e
 		if p, ok := s.pidfile(name, exe, pidfile); ok {
 			out = append(out, p)
 		}
-		running := s.running(protocol, name, exe)
-		for _, r := range running {
+		for _, r := range s.running(protocol, name, exe) {
 			if key := fmt.Sprint(r.PID); !known[key] {
 				known[key] = true
 				out = append(out, r)
 			}
 		}
-		if len(running) == 0 && len(units) == 0 && file != "" && exe != "" && !known[exe] {
+		if !s.runsHere(name, exe) && len(units) == 0 && file != "" && exe != "" && !known[exe] {
 			if _, err := os.Stat(filepath.Join(s.root, exe)); err == nil {
 				known[exe] = true
 				out = append(out, evidence.Service{Name: name, Kind: "installed", State: evidence.ServiceIdle, Exe: exe, File: file})
@@ -203,6 +203,20 @@ func firstLine(s string) string {
 	return line
 }
 
+// is reports whether the process is, or was, one of a program.
+func (p program) is(name, exe string) bool {
+	return p.Comm == name || exe != "" && (p.Exe == exe || p.ended() && p.Comm == comm(exe))
+}
+
+func (p program) ended() bool { return p.State == "Z" || p.State == "X" }
+
+// runsHere reports whether a process of the program lives in the namespace, or in any where that is not known.
+func (s services) runsHere(name, exe string) bool {
+	return slices.ContainsFunc(s.processes, func(p program) bool {
+		return p.is(name, exe) && !p.ended() && (s.netns == nil || p.netns == 0 || p.netns == s.netns.Inode)
+	})
+}
+
 // maxRunning bounds the processes of one program that are told of.
 const maxRunning = 4
 
@@ -210,13 +224,12 @@ const maxRunning = 4
 func (s services) running(protocol, name, exe string) []evidence.Service {
 	var out []evidence.Service
 	for _, p := range s.processes {
-		same := p.Comm == name || exe != "" && (p.Exe == exe || p.State == "Z" && p.Comm == comm(exe))
-		if !same || len(out) == maxRunning {
+		if !p.is(name, exe) || len(out) == maxRunning {
 			continue
 		}
 		one := evidence.Service{Name: p.Comm, Kind: "process", State: evidence.ServiceRunning, PID: p.PID, Exe: p.Exe}
 		switch {
-		case p.State == "Z" || p.State == "X":
+		case p.ended():
 			one.State = evidence.ServiceZombie
 			if slices.ContainsFunc(out, func(o evidence.Service) bool { return o.State == one.State }) {
 				continue // a group of them died together
@@ -269,12 +282,15 @@ func (n *Netns) listens(protocol string, pid int) []string {
 	return out
 }
 
-// readSome reads the beginning of a file.
+// readSome reads the beginning of a regular file: a pipe, which who owns the directory can put there, would keep us waiting.
 func readSome(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
 	return io.ReadAll(io.LimitReader(f, most))
 }

@@ -85,8 +85,13 @@ func TestServicesFound(t *testing.T) {
 	}{
 		"installed": {services{}, 21, []evidence.Service{{Name: "vsftpd", Kind: "installed", State: "idle", Exe: "/usr/sbin/vsftpd", File: "/lib/systemd/system/vsftpd.service"}}},
 		"no unit":   {services{}, 53, []evidence.Service{{Name: "dnsmasq", Kind: "installed", State: "idle", Exe: "/usr/sbin/dnsmasq", File: "/usr/sbin/dnsmasq"}}},
-		"zombie":    {services{processes: []program{zombie}}, 21, []evidence.Service{{Name: "vsftpd", Kind: "process", State: "zombie", PID: 7}}},
+		"zombie": {services{processes: []program{zombie}}, 21, []evidence.Service{
+			{Name: "vsftpd", Kind: "process", State: "zombie", PID: 7},
+			{Name: "vsftpd", Kind: "installed", State: "idle", Exe: "/usr/sbin/vsftpd", File: "/lib/systemd/system/vsftpd.service"}}},
 		"elsewhere": {services{processes: []program{elsewhere}, nameNetns: name}, 21, []evidence.Service{{Name: "vsftpd", Kind: "process", State: "running", PID: 9, Exe: "/usr/sbin/vsftpd", Netns: "blue"}}},
+		"another namespace's": {services{netns: &Netns{Name: "red", Inode: 6}, processes: []program{elsewhere}, nameNetns: name}, 21, []evidence.Service{
+			{Name: "vsftpd", Kind: "process", State: "running", PID: 9, Exe: "/usr/sbin/vsftpd", Netns: "blue"},
+			{Name: "vsftpd", Kind: "installed", State: "idle", Exe: "/usr/sbin/vsftpd", File: "/lib/systemd/system/vsftpd.service"}}},
 		"unit": {services{systemctl: systemctl}, 21, []evidence.Service{
 			{Name: "vsftpd.service", Kind: "unit", State: "failed (failed)", File: "/lib/systemd/system/vsftpd.service", Exit: "exited 2"}}},
 		"pid file": {services{}, 80, []evidence.Service{

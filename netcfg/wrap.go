@@ -4,8 +4,10 @@ package netcfg
 
 import (
 	"bytes"
+	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net/netip"
@@ -19,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/netcfg/libwrap"
 )
 
 // WrapLibrary is a libwrap that servers use, or that programs may which they start.
@@ -33,6 +36,9 @@ type WrapLibrary struct {
 type Listeners struct {
 	Processes []evidence.Process
 	Libraries []WrapLibrary // the libwrap of those that use one, each file once
+	// Embedded are those of Processes that map no libwrap and whose program names
+	// hosts.deny, as one does that the library is linked into.
+	Embedded []evidence.Process
 }
 
 // FindListeners finds the processes that listen on a TCP port in these
@@ -58,7 +64,9 @@ func FindListeners(spaces []*Netns, port uint16) (Listeners, error) {
 	}
 	byFile := map[string]int{}
 	for _, pid := range slices.Sorted(maps.Keys(pids)) {
-		if p, err := readProcess(pid); err == nil && !translated && len(l.Processes) < maxListeners {
+		p, err := readProcess(pid)
+		noted := err == nil && !translated && len(l.Processes) < maxListeners
+		if noted {
 			l.Processes = append(l.Processes, p)
 		}
 		lib, id, ok := mappedWrap(pid)
@@ -66,6 +74,9 @@ func FindListeners(spaces []*Netns, port uint16) (Listeners, error) {
 			lib, id, ok = childrensWrap(pid)
 		}
 		if !ok {
+			if noted && namesRules(pid) {
+				l.Embedded = append(l.Embedded, p)
+			}
 			continue
 		}
 		i, known := byFile[id]
@@ -118,6 +129,25 @@ func mappedWrap(pid int) (lib WrapLibrary, id string, ok bool) {
 		return WrapLibrary{Path: dir + "/map_files/" + f[0], Name: f[5]}, f[3] + " " + f[4], true
 	}
 	return lib, "", false
+}
+
+// maxConstants bounds what is read of a program's constants, in bytes.
+const maxConstants = 4 << 20
+
+// namesRules reports whether the program of a process has the name of libwrap's
+// file of rules among its constants.
+func namesRules(pid int) bool {
+	f, err := elf.Open("/proc/" + strconv.Itoa(pid) + "/exe")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	s := f.Section(".rodata")
+	if s == nil || s.Type == elf.SHT_NOBITS {
+		return false
+	}
+	data, _ := io.ReadAll(io.LimitReader(s.Open(), maxConstants)) // what cannot be read does not count
+	return bytes.Contains(data, []byte(libwrap.DenyPath+"\x00"))
 }
 
 // superServers hand their connections to programs that they start, which may

@@ -42,25 +42,66 @@ func ProcessRoot(pid int) (evidence.Root, error) {
 // EvaluateWrap says what hosts.allow and hosts.deny decide about the request
 // w, which was made for the connection between server and client. The files
 // are read through /proc/PID/root of the first of the processes that sees the
-// same files as the one that asked. mark is for the comment of the change that would let the client in.
-func EvaluateWrap(w evidence.Wrap, server, client netip.AddrPort, through []int, mark string) evidence.WrapDecision {
+// same files as the one that asked, who is by. mark is for the comment of the change that would let the client in.
+func EvaluateWrap(w evidence.Wrap, server, client netip.AddrPort, by Reader, through []int, mark string) evidence.WrapDecision {
 	r := wrapRequest(w, server, client)
-	d := evidence.WrapDecision{Daemon: w.Daemon, Address: r.Client.String()}
-	if (w.Tables[0] != "" || w.Tables[1] != "") && w.Tables != [2]string{libwrap.AllowPath, libwrap.DenyPath} {
-		d.Unread = fmt.Sprintf("the server has its own tables, %s and %s", w.Tables[0], w.Tables[1])
-		return d
-	}
 	if slices.ContainsFunc(through, ownVariables) {
-		d.Unread = "the server has variables of its own for the names of its tables, which are not read"
+		return evidence.WrapDecision{Daemon: w.Daemon, Address: r.Client.String(),
+			Unread: "the server has variables of its own for the names of its tables, which are not read"}
+	}
+	return evaluateRules(r, w.Tables, w.Root, through, mark, by.refused)
+}
+
+// EvaluateOpened says the same about a request that was not seen, of the
+// process comm that opened these files last, in this order, while it held the connection from client.
+func EvaluateOpened(comm string, opened []evidence.Opened, client netip.Addr, through []int, mark string) evidence.WrapDecision {
+	last := opened[len(opened)-1]
+	r := libwrap.Request{Daemon: daemonName(comm, last.Argv0), Client: client}
+	r.AnyDaemon = r.Daemon == ""
+	tables := [2]string{libwrap.AllowPath, libwrap.DenyPath}
+	var refused [2]bool
+	for _, o := range opened {
+		i := 0
+		if path.Base(o.Path) == path.Base(libwrap.DenyPath) {
+			i = 1
+		}
+		tables[i], refused[i] = o.Path, o.Errno == "EACCES" || o.Errno == "EPERM"
+	}
+	return evaluateRules(r, tables, last.Root, through, mark, func(file string) bool {
+		return path.Base(file) == path.Base(libwrap.AllowPath) && refused[0] || path.Base(file) == path.Base(libwrap.DenyPath) && refused[1]
+	})
+}
+
+// daemonName is what a program calls itself to libwrap, as its source has it;
+// empty for all others: most take it from their configuration, or from the service.
+func daemonName(comm, argv0 string) string {
+	switch comm {
+	case "vsftpd", "sshd":
+		return comm
+	case "tcpd": // it was started by the name of the server that it stands for
+		return path.Base(argv0)
+	}
+	return ""
+}
+
+// evaluateRules reads the tables where one of the processes through sees them.
+// refused tells of hosts.allow and hosts.deny, by our path of it, whether the server may not open it.
+func evaluateRules(r libwrap.Request, paths [2]string, root *evidence.Root, through []int, mark string, refused func(file string) bool) evidence.WrapDecision {
+	d := evidence.WrapDecision{Daemon: r.Daemon, Address: r.Client.String()}
+	if (paths[0] != "" || paths[1] != "") && paths != [2]string{libwrap.AllowPath, libwrap.DenyPath} {
+		d.Unread = fmt.Sprintf("the server has its own tables, %s and %s", paths[0], paths[1])
 		return d
 	}
-	dir, err := sameRoot(w.Root, through)
+	dir, err := sameRoot(root, through)
 	if err != nil {
 		d.Unread = err.Error()
 		return d
 	}
 	d.ReadAt = dir
 	tables := libwrap.ReadTables(libwrap.Root(dir))
+	for _, t := range []*libwrap.Table{&tables.Allow, &tables.Deny} {
+		t.Refused = refused(path.Join(dir, t.Path))
+	}
 	e := libwrap.Evaluate(tables, r)
 	d.Verdict, d.Option, d.Fault, d.Reasons = string(e.Verdict), e.Option, e.Fault, e.Reasons
 	if e.File != "" {

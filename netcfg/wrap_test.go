@@ -58,10 +58,46 @@ func TestEvaluateWrapElsewhere(t *testing.T) {
 		"tables of its own": {evidence.Wrap{Daemon: "vsftpd", Tables: [2]string{"/srv/allow", "/etc/hosts.deny"}, Root: &own}, "its own tables"},
 		"tables not known":  {evidence.Wrap{Daemon: "vsftpd", Root: &own}, ""},
 	} {
-		d := EvaluateWrap(x.wrap, server, client, []int{os.Getpid(), 1 << 30}, "pathtrace-0011aabb")
+		d := EvaluateWrap(x.wrap, server, client, Reader{}, []int{os.Getpid(), 1 << 30}, "pathtrace-0011aabb")
 		if x.unread == "" && (d.Unread != "" || d.Verdict == "" || d.ReadAt != "/") || !strings.Contains(d.Unread, x.unread) {
 			t.Errorf("%s: %+v", name, d)
 		}
+	}
+}
+
+// What a server calls itself is known of few, and its tables are those that it opened.
+func TestEvaluateOpened(t *testing.T) {
+	client := netip.MustParseAddr("10.0.0.9")
+	own, err := ProcessRoot(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := func(argv0 string, paths ...string) (list []evidence.Opened) {
+		for _, p := range paths {
+			list = append(list, evidence.Opened{Path: p, Argv0: argv0, Root: &own})
+		}
+		return list
+	}
+	for name, x := range map[string]struct {
+		comm   string
+		opened []evidence.Opened
+		daemon string
+		unread string
+	}{
+		"vsftpd":        {"vsftpd", opened("/usr/sbin/vsftpd", "/etc/hosts.allow", "/etc/hosts.deny"), "vsftpd", ""},
+		"tcpd":          {"tcpd", opened("/usr/sbin/in.telnetd", "/etc/hosts.allow"), "in.telnetd", ""},
+		"xinetd":        {"xinetd", opened("/usr/sbin/xinetd", "/etc/hosts.allow", "/etc/hosts.deny"), "", ""},
+		"its own files": {"vsftpd", opened("vsftpd", "/etc/hosts.allow", "/srv/hosts.deny"), "vsftpd", "its own tables, /etc/hosts.allow and /srv/hosts.deny"},
+	} {
+		d := EvaluateOpened(x.comm, x.opened, client, nil, "pathtrace-0011aabb")
+		if d.Daemon != x.daemon || x.unread == "" && (d.Unread != "" || d.Verdict == "" || (d.Allow != "") != (d.Daemon != "")) || !strings.Contains(d.Unread, x.unread) {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+	refused := opened("vsftpd", "/etc/hosts.allow", "/etc/hosts.deny")
+	refused[1].Errno = "EACCES"
+	if d := EvaluateOpened("vsftpd", refused, client, nil, "pathtrace-0011aabb"); d.Verdict != "denied" || !strings.Contains(d.Fault, "Permission denied") {
+		t.Errorf("a file that the server may not open: %+v", d)
 	}
 }
 

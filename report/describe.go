@@ -100,14 +100,14 @@ func (l *ladder) answer(e *evidence.Event) {
 		}
 	case evidence.NeighborEvt:
 		l.neighbor(e)
-	case evidence.MD5:
-		l.add(e, vital, "socket", "TCP signature check failed", "✗")
 	case evidence.WrapCall:
 		if w := e.Wrap; w != nil && w.Granted != nil && !*w.Granted {
 			l.add(e, vital, "libwrap", fmt.Sprintf("%s: hosts_access(%s) denies", task(e), w.Daemon), "✗")
 		}
-	case evidence.QueueFull:
-		l.add(e, vital, "socket", "no room in the receive buffer", "✗")
+	case evidence.RulesOpened:
+		if o := e.Opened; o != nil && l.v.Cause == "libwrap-denied" {
+			l.add(e, vital, "libwrap", fmt.Sprintf("%s opens %s", task(e), o.Path), "")
+		}
 	}
 }
 

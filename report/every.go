@@ -69,6 +69,12 @@ func eventText(c *evidence.Case, e *evidence.Event) string {
 	if n := e.Neighbor; n != nil {
 		add("%s dev %s %s", n.Address, n.Device, n.State)
 	}
+	if w := e.Wrap; w != nil && w.Granted != nil {
+		add("hosts_access(%s) returned %t", w.Daemon, *w.Granted)
+	}
+	if o := e.Opened; o != nil {
+		add("opened %s", strings.TrimSpace(o.Path+" "+o.Errno))
+	}
 	if s := e.Socket; s != nil {
 		add("socket %s %s", s.Local, s.State)
 	}

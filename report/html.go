@@ -169,7 +169,7 @@ func (h *hypertext) fixes() {
 		if i > 0 {
 			title = fmt.Sprintf("Another way (%d)", i+1)
 		}
-		h.put("<section class=\"fix\"><h2>%s</h2><p>%s%s</p>\n", title, f.Summary, map[bool]string{true: " — tried: with it the service answers."}[f.Verified])
+		h.put("<section class=\"fix\"><h2>%s</h2><p>%s%s</p>\n", title, f.Summary, map[bool]string{true: " — tried: with it the service answers, without it not; it was taken back."}[f.Verified])
 		h.commands("As root, as it stands:", f.Commands)
 		h.commands("To take it back:", f.Undo)
 		h.WriteString("</section>\n")

@@ -35,17 +35,14 @@ type Document struct {
 
 // Result is what came of one address.
 type Result struct {
-	Target  evidence.Target  `json:"target"`
-	Probe   evidence.Probe   `json:"probe"`
-	Verdict verdict.Verdict  `json:"verdict"`
-	Events  []evidence.Event `json:"events"`
-	Lost    uint64           `json:"lost"`
+	evidence.Case
+	Verdict verdict.Verdict `json:"verdict"`
 }
 
-// NewResult is the part of a document that each address has of its own.
+// NewResult joins the case of one address and its verdict, as [NewDocument] does.
 func NewResult(c evidence.Case, v verdict.Verdict) Result {
 	d := NewDocument(c, v)
-	return Result{Target: d.Target, Probe: d.Probe, Verdict: d.Verdict, Events: d.Events, Lost: d.Lost}
+	return Result{d.Case, d.Verdict}
 }
 
 // NewDocument joins a case and its verdict. Lists that are empty are [] in the
@@ -62,6 +59,12 @@ func NewDocument(c evidence.Case, v verdict.Verdict) Document {
 	for i := range v.Fixes {
 		list(&v.Fixes[i].Commands)
 		list(&v.Fixes[i].Undo)
+	}
+	if t := c.Counterfactual; t != nil {
+		copied := *t
+		list(&copied.Commands)
+		list(&copied.Undo)
+		c.Counterfactual = &copied
 	}
 	if v.Where.Rule != nil {
 		r := *v.Where.Rule

@@ -127,7 +127,7 @@ func (l *ladder) event(e *evidence.Event) {
 		l.retransmit(e, class)
 	case evidence.Accept:
 		l.add(e, socket, "socket", "accepted by "+task(e), "")
-	case evidence.ResetSent, evidence.ResetGot, evidence.ICMPSent, evidence.NeighborEvt, evidence.MD5, evidence.QueueFull, evidence.WrapCall:
+	case evidence.ResetSent, evidence.ResetGot, evidence.ICMPSent, evidence.NeighborEvt, evidence.WrapCall, evidence.RulesOpened:
 		l.answer(e)
 	}
 }

@@ -31,6 +31,12 @@ func Markdown(w io.Writer, d *Document) error {
 	}
 	if len(v.Fixes) > 0 {
 		tail.fix(v.Fixes[0])
+		switch t := c.Counterfactual; {
+		case v.Fixes[0].Verified:
+			tail.add("Tried", "with this fix the service answers, without it not; it was taken back")
+		case t != nil && t.Fix == 0 && t.Cause != "":
+			tail.add("Tried", "with this fix: %s; it was taken back", code(strings.TrimPrefix(t.Summary, endpoint(c.Target)+": ")))
+		}
 	}
 	if others := otherResults(d); len(others) > 0 {
 		tail.add("Other addresses", "%s", strings.Join(resultWords(others), "; "))

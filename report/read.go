@@ -40,6 +40,11 @@ func ReadCase(r io.Reader) (Saved, error) {
 	if err != nil {
 		return Saved{}, err
 	}
+	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
+	others, err := parseResults(data, &c)
+	if err != nil {
+		return Saved{}, err
+	}
 	var told struct {
 		Verdict  *verdict.Verdict `json:"verdict"`
 		Recorded *verdict.Verdict `json:"recorded_verdict"` // was judged anew before
@@ -50,7 +55,29 @@ func ReadCase(r io.Reader) (Saved, error) {
 	if told.Recorded != nil {
 		told.Verdict = told.Recorded
 	}
-	return Saved{Case: c, Verdict: told.Verdict}, nil
+	return Saved{Case: c, Others: others, Verdict: told.Verdict}, nil
+}
+
+// parseResults returns the cases of the other addresses than that of c.
+func parseResults(data []byte, c *evidence.Case) ([]evidence.Case, error) {
+	var d struct{ Results []json.RawMessage }
+	if err := json.Unmarshal(data, &d); err != nil {
+		return nil, broken(data, err)
+	}
+	var others []evidence.Case
+	own := false
+	for _, raw := range d.Results {
+		other, err := parseCase(raw)
+		if err != nil { // format 1.0 began with results that were not whole
+			return nil, nil
+		}
+		if !own && other.Target.Address == c.Target.Address {
+			own = true
+			continue
+		}
+		others = append(others, other)
+	}
+	return others, nil
 }
 
 // Document judges what was saved, by is who does. Where the verdict that was
@@ -82,9 +109,11 @@ func sameVerdict(a, b verdict.Verdict) bool {
 	return claim(a) == claim(b)
 }
 
+const byteOrderMark = "\xef\xbb\xbf"
+
 func parseCase(data []byte) (evidence.Case, error) {
 	// Other tools put a byte order mark before JSON; ours does not.
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	if err := identify(data); err != nil {
 		return evidence.Case{}, err
 	}

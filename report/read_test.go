@@ -39,6 +39,45 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestReadResults: of several addresses each is a case, where the document holds them whole.
+func TestReadResults(t *testing.T) {
+	var all []Document
+	var results []Result
+	for _, name := range []string{"nft-drop", "reachable"} {
+		s := stories[name]()
+		all, results = append(all, NewDocument(s.c, s.v)), append(results, NewResult(s.c, s.v))
+	}
+	d := all[0]
+	d.Results = results
+	old := `{"format_version":"1.0","id":"a","results":[{"target":{"address":"10.0.0.5"}},{"target":{"address":"10.0.0.6"}}]}`
+	for name, x := range map[string]struct {
+		in   string
+		want []evidence.Case
+	}{
+		"two":       {printed(t, d), []evidence.Case{all[0].Case, all[1].Case}},
+		"one":       {printed(t, all[1]), []evidence.Case{all[1].Case}},
+		"not whole": {old, []evidence.Case{{FormatVersion: "1.0", ID: "a", Host: evidence.Host{Missing: []string{}}, Events: []evidence.Event{}, Namespaces: []evidence.Namespace{}, Unseen: []string{}}}},
+	} {
+		s, err := ReadCase(strings.NewReader(x.in))
+		got := append([]evidence.Case{s.Case}, s.Others...)
+		if diff := cmp.Diff(x.want, got); diff != "" || err != nil {
+			t.Errorf("%s: %v (-want +got):\n%s", name, err, diff)
+		}
+	}
+	if _, err := ReadCase(strings.NewReader(`{"format_version":"1.0","results":7}`)); err == nil {
+		t.Error("results that are none are taken")
+	}
+}
+
+func printed(t *testing.T, d Document) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := JSON(&b, d); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
 func TestReadCaseErrors(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{"", "not a case: empty"},

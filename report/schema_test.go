@@ -98,7 +98,7 @@ func TestGoldensFitTheSchema(t *testing.T) {
 func TestSchemaKnowsEveryKey(t *testing.T) {
 	var d Document
 	fill(reflect.ValueOf(&d).Elem(), "")
-	d.FormatVersion = evidence.FormatVersion
+	d.FormatVersion, d.Results[0].FormatVersion = evidence.FormatVersion, evidence.FormatVersion
 	d.Verdict.Where.Rule.Number, d.Verdict.Where.Rule.Handle = 1, 1
 	data, err := json.Marshal(d)
 	if err != nil {

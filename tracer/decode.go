@@ -32,8 +32,8 @@ const (
 	kindResetGot
 	kindICMPSent
 	kindNeighbor
-	kindMD5
-	kindQueueFull
+	_
+	_
 	kindNFHook
 	kindRetransmit
 	kindWrap
@@ -144,8 +144,7 @@ var kinds = map[uint8]evidence.Kind{
 	kindReceive: evidence.Receive, kindTransmit: evidence.Transmit, kindDrop: evidence.Drop, kindConsume: evidence.Consume,
 	kindHook: evidence.HookPassed, kindRoute: evidence.Route, kindState: evidence.State, kindResetSent: evidence.ResetSent,
 	kindResetGot: evidence.ResetGot, kindICMPSent: evidence.ICMPSent, kindNeighbor: evidence.NeighborEvt,
-	kindMD5: evidence.MD5, kindQueueFull: evidence.QueueFull, kindRetransmit: evidence.Retransmit,
-	kindWrap:    evidence.WrapCall,
+	kindRetransmit: evidence.Retransmit, kindWrap: evidence.WrapCall,
 	kindRequest: evidence.Request, kindAccept: evidence.Accept, kindNFT: evidence.RuleVerdict,
 }
 

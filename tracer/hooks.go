@@ -36,10 +36,6 @@ var hooks = []hook{
 	{"tcp_retransmit_skb", "4.16", false, "retransmissions", 1},
 	{"icmp_send", "6.10", false, "ICMP errors that this host sends", 3},
 	{"neigh_event_send_done", "5.1", false, "next hops that do not answer", 2},
-	{"tcp_hash_md5_required", "6.11", false, "missing TCP-MD5 signatures", 2},
-	{"tcp_hash_md5_unexpected", "6.11", false, "unexpected TCP-MD5 signatures", 2},
-	{"tcp_hash_md5_mismatch", "6.11", false, "wrong TCP-MD5 signatures", 2},
-	{"udp_fail_queue_rcv_skb", "6.11", false, "full UDP receive buffers", 3},
 }
 
 // Programs that attach to no tracepoint.

@@ -34,7 +34,7 @@ func newNFHook(s *sample) nfHook {
 		h.NAT = true
 	}
 	switch {
-	case strings.HasPrefix(fn, "nft_do_chain"), strings.HasPrefix(fn, "nft_nat_do_chain"):
+	case strings.HasPrefix(fn, "nft_do_chain"), strings.HasPrefix(fn, "nft_nat_do_chain"), strings.HasPrefix(fn, "nf_route_table_"): // the last: of type route
 		h.Type, h.NFFamily = "nft", familyName(s.Family)
 	case table != "": // x_tables: ipt_do_table, or mangle's wrapper around it
 		h.Type, h.Chain = "iptables-legacy", h.Hook.Hook
@@ -83,7 +83,7 @@ func (t *Tracer) takeInventory(inode uint32) (hooks []nfHook, returned uint32, e
 	t.mu.Lock()
 	t.inventory = nil
 	t.mu.Unlock()
-	if returned, err = t.coll.Programs[progInventory].Run(&ebpf.RunOptions{Context: []uint64{uint64(inode)}}); err != nil {
+	if returned, err = t.coll.Programs[progInventory].Run(&ebpf.RunOptions{Context: []uint64{uint64(inode), 0}}); err != nil {
 		return nil, 0, fmt.Errorf("list netfilter hooks: %w", err)
 	}
 	if err := t.Flush(); err != nil {

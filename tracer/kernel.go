@@ -58,7 +58,21 @@ func Survey() []Ability {
 		name, why, _ := strings.Cut(what, ": ")
 		out = append(out, Ability{Name: name, Why: why, Lost: lost, Remedy: "a newer kernel"})
 	}
-	return append(out, t.surveyNamespace()...)
+	return append(append(out, t.surveyServers()...), t.surveyNamespace()...)
+}
+
+// surveyServers tries what tells what tcp wrappers say in a server.
+func (t *Tracer) surveyServers() []Ability {
+	return []Ability{
+		trial(Ability{
+			Name: "uprobes", Lost: "what tcp wrappers answer: that they denied is then inferred, from the files of rules that the server opens",
+			Remedy: "a kernel with CONFIG_UPROBES (before Linux 6.6 CONFIG_UPROBE_EVENTS too) that no lockdown or policy restricts",
+		}, t.tryUprobes),
+		trial(Ability{
+			Name: "tracepoint sys_exit", Lost: "without uprobes, or where a program has libwrap built in: any denial by tcp wrappers",
+			Remedy: "a kernel with CONFIG_FTRACE_SYSCALLS",
+		}, t.WatchOpens),
+	}
 }
 
 const hooksOf = " hooks" // behind the name of a family, an ability

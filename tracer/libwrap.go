@@ -22,36 +22,40 @@ import (
 const (
 	progWrapAsk    = "wrap_ask"
 	progWrapAnswer = "wrap_answer"
+	progWrapOpen   = "wrap_open"
 )
 
-// registers are the offsets in struct pt_regs of the first argument, the
-// result and the instruction's address (asm/ptrace.h).
-var registers = map[string][3]uint32{
-	"amd64": {112, 80, 128},
-	"arm64": {0, 0, 256},
+// registers are offsets in struct pt_regs (asm/ptrace.h) and numbers of system
+// calls (asm/unistd.h), by the variable that holds each. arm64 has no open(2).
+var registers = map[string]map[string]uint32{
+	"amd64": {
+		"reg_argument": 112, "reg_result": 80, "reg_address": 128,
+		"reg_call": 120, "call_open": 2, "reg_open_name": 112, "call_openat": 257, "reg_openat_name": 104,
+	},
+	"arm64": {
+		"reg_argument": 0, "reg_result": 0, "reg_address": 256,
+		"reg_call": 280, "call_open": ^uint32(0) - 1, "call_openat": 56, "reg_openat_name": 8, // -1 is no call, ptrace(2)
+	},
 }
 
 func setRegisters(spec *ebpf.CollectionSpec) error {
-	r := registers[runtime.GOARCH]
-	for i, name := range []string{"reg_argument", "reg_result", "reg_address"} {
-		if err := spec.Variables[name].Set(r[i]); err != nil {
+	for name, v := range registers[runtime.GOARCH] {
+		if err := spec.Variables[name].Set(v); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// wrapPrograms takes the programs that go onto a library out of spec: they are
-// loaded when one is to be watched.
+// wrapPrograms takes the programs for libwrap out of spec: they are loaded when
+// a server is found that may use it.
 func wrapPrograms(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
 	wraps := spec.Copy()
-	for name := range spec.Programs {
-		if name != progWrapAsk && name != progWrapAnswer {
-			delete(wraps.Programs, name)
-		}
+	clear(wraps.Programs)
+	for _, name := range []string{progWrapAsk, progWrapAnswer, progWrapOpen} {
+		wraps.Programs[name] = spec.Programs[name]
+		delete(spec.Programs, name)
 	}
-	delete(spec.Programs, progWrapAsk)
-	delete(spec.Programs, progWrapAnswer)
 	return wraps
 }
 
@@ -63,7 +67,7 @@ func (t *Tracer) WatchLibwrap(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.loadWraps(); err != nil {
+	if err := t.loadUprobes(); err != nil {
 		return fmt.Errorf("load the programs for libwrap: %w", err)
 	}
 	file, err := link.OpenExecutable(path)
@@ -76,30 +80,96 @@ func (t *Tracer) WatchLibwrap(path string) error {
 		attach = attachManyUprobes
 	}
 	links, err := attach(file, ask, answer, cookie)
+	if err != nil { // what is attached would tell one half
+		for _, l := range links {
+			l.Close()
+		}
+		return err
+	}
 	t.links = append(t.links, links...)
-	return err
+	return nil
 }
 
-// loadWraps loads the programs once.
-func (t *Tracer) loadWraps() error {
-	if t.coll.Programs[progWrapAsk] != nil {
+// WatchOpens has processes that hold the probe's connection tell which of
+// libwrap's files of rules they open. It is for where [Tracer.WatchLibwrap]
+// cannot be had: every system call of the host runs through a tracepoint then.
+func (t *Tracer) WatchOpens() error {
+	if t.coll.Programs[progWrapOpen] != nil {
 		return nil
 	}
-	t.manyUprobes = features.HaveBPFLinkUprobeMulti() == nil
-	for _, p := range t.wraps.Programs {
-		if t.manyUprobes {
-			p.AttachType = ebpf.AttachTraceUprobeMulti
+	if err := t.loadWraps(progWrapOpen); err != nil {
+		return fmt.Errorf("load the program for sys_exit: %w", err)
+	}
+	l, err := link.AttachTracing(link.TracingOptions{Program: t.coll.Programs[progWrapOpen]})
+	if err != nil {
+		return fmt.Errorf("attach to the tracepoint sys_exit: %w", err)
+	}
+	t.links = append(t.links, l)
+	return nil
+}
+
+// tryUprobes attaches the programs for libwrap where nothing calls them: to the
+// first instruction of this program, which has been run.
+func (t *Tracer) tryUprobes() error {
+	const self = "/proc/self/exe"
+	f, err := elf.Open(self)
+	if err != nil {
+		return fmt.Errorf("read this program: %w", err)
+	}
+	defer f.Close()
+	entry := uint64(0)
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_LOAD && p.Vaddr <= f.Entry && f.Entry < p.Vaddr+p.Filesz {
+			entry = f.Entry - p.Vaddr + p.Off
 		}
 	}
-	part, err := ebpf.NewCollectionWithOptions(t.wraps, ebpf.CollectionOptions{Cache: t.types, MapReplacements: t.coll.Maps})
+	if err := t.loadUprobes(); err != nil {
+		return fmt.Errorf("load the programs: %w", err)
+	}
+	file, err := link.OpenExecutable(self)
 	if err != nil {
 		return err
 	}
-	for name, p := range part.Programs {
-		t.coll.Programs[name] = p
-		delete(part.Programs, name) // it is the tracer's now
+	var l link.Link
+	if t.manyUprobes {
+		l, err = file.UprobeMulti(nil, t.coll.Programs[progWrapAsk], &link.UprobeMultiOptions{Addresses: []uint64{entry}, Cookies: []uint64{wrapRefuse}})
+	} else {
+		l, err = file.Uprobe("", t.coll.Programs[progWrapAsk], &link.UprobeOptions{Address: entry, Cookie: wrapRefuse})
 	}
-	part.Close()
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// loadUprobes loads the programs for the library's functions once.
+func (t *Tracer) loadUprobes() error {
+	if t.noUprobes != nil || t.coll.Programs[progWrapAsk] != nil {
+		return t.noUprobes
+	}
+	t.manyUprobes = features.HaveBPFLinkUprobeMulti() == nil
+	if t.manyUprobes {
+		t.wraps.Programs[progWrapAsk].AttachType = ebpf.AttachTraceUprobeMulti
+		t.wraps.Programs[progWrapAnswer].AttachType = ebpf.AttachTraceUprobeMulti
+	}
+	return t.loadWraps(progWrapAsk, progWrapAnswer)
+}
+
+func (t *Tracer) loadWraps(names ...string) error {
+	part := *t.wraps
+	part.Programs = map[string]*ebpf.ProgramSpec{}
+	for _, name := range names {
+		part.Programs[name] = t.wraps.Programs[name]
+	}
+	loaded, err := ebpf.NewCollectionWithOptions(&part, ebpf.CollectionOptions{Cache: t.types, MapReplacements: t.coll.Maps})
+	if err != nil {
+		return err
+	}
+	for name, p := range loaded.Programs {
+		t.coll.Programs[name] = p
+		delete(loaded.Programs, name) // it is the tracer's now
+	}
+	loaded.Close()
 	return nil
 }
 
@@ -176,7 +246,10 @@ func wrapCookie(path string) (uint64, error) {
 const wrapSize = int(unsafe.Sizeof(bpf.TracepointWrapEvent{}))
 
 // Stages of KIND_WRAP in bpf/event.h.
-const wrapAnswered = 1
+const (
+	wrapAnswered = 1
+	wrapOpened   = 3
+)
 
 // wrapCall decodes what follows the event itself in a record of [kindWrap].
 func wrapCall(raw []byte, e *evidence.Event) error {
@@ -198,14 +271,21 @@ func wrapCall(raw []byte, e *evidence.Event) error {
 	if e.Socket != nil {
 		e.Socket.Remote = addrPort(w.Event.Daddr, w.Event.Dport)
 	}
+	root := &evidence.Root{MountNS: uint64(w.MntNs), Inode: w.RootInode, Device: unix.Mkdev(uint32(w.RootDevice>>20), uint32(w.RootDevice&0xfffff))}
+	if w.Stage == wrapOpened {
+		e.Kind = evidence.RulesOpened
+		e.Opened = &evidence.Opened{
+			Path: text(w.Allow[:]), Errno: errnoName(w.Event.Err), Argv0: text(w.Daemon[:]), Others: int(w.Fd), Parent: int(w.Parent), Root: root,
+		}
+		return nil
+	}
 	e.Function = "hosts_access"
 	if w.Stage > wrapAnswered {
 		e.Function = "refuse"
 	}
 	e.Wrap = &evidence.Wrap{
 		FD: int(w.Fd), Daemon: text(w.Daemon[:]), Client: text(w.Client[:]), Address: text(w.Address[:]), User: text(w.User[:]),
-		Tables: [2]string{text(w.Allow[:]), text(w.Deny[:])}, Parent: int(w.Parent),
-		Root: &evidence.Root{MountNS: uint64(w.MntNs), Inode: w.RootInode, Device: unix.Mkdev(uint32(w.RootDevice>>20), uint32(w.RootDevice&0xfffff))},
+		Tables: [2]string{text(w.Allow[:]), text(w.Deny[:])}, Parent: int(w.Parent), Root: root,
 	}
 	if w.Stage == wrapAnswered {
 		granted := w.Event.Err != 0

@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"encoding/binary"
+	"os"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -69,6 +70,60 @@ func TestWrapCall(t *testing.T) {
 	}
 	if _, err := d.event(&s); err == nil {
 		t.Error("a record that is cut off is not refused")
+	}
+}
+
+func TestOpened(t *testing.T) {
+	d := decoder{netns: func(uint32) string { return "x" }}
+	for name, x := range map[string]struct {
+		result int32
+		path   string
+		errno  string
+	}{
+		"opened":  {3, "/etc/hosts.deny", ""},
+		"missing": {-int32(unix.ENOENT), "/etc/hosts.deny", "ENOENT"},
+		"no name": {3, "", ""},
+	} {
+		s, err := parseSample(wrapRecord(t, func(w *bpf.TracepointWrapEvent) {
+			w.Stage, w.Fd, w.Event.Err = wrapOpened, 2, x.result
+			clear(w.Allow[:])
+			for i := range len(x.path) {
+				w.Allow[i] = int8(x.path[i])
+			}
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := d.event(&s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &evidence.Opened{Path: x.path, Errno: x.errno, Argv0: "vsftpd", Others: 2, Parent: 41,
+			Root: &evidence.Root{MountNS: 99, Device: unix.Mkdev(8, 1), Inode: 2}}
+		if diff := cmp.Diff(want, e.Opened); diff != "" || e.Kind != evidence.RulesOpened || e.Wrap != nil || e.Socket.Remote != "10.0.0.9:4000" {
+			t.Errorf("%s: %s, %+v %s", name, e.Kind, e.Socket, diff)
+		}
+	}
+}
+
+func TestSurveyServers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	for name, refusal := range map[string]error{"as it is": nil, "without uprobes": unix.ENOENT} {
+		tr, err := Open(Options{Hooks: Tracepoint, NetnsName: func(uint32) string { return "" }, Take: func(Record) {}, NoUprobes: refusal})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range tr.surveyServers() {
+			works := a.Name != "uprobes" || refusal == nil
+			if a.Works != works || !works && (a.Lost == "" || a.Why == "" || a.Remedy == "") {
+				t.Errorf("%s: %+v", name, a)
+			}
+		}
+		if err := tr.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

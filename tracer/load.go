@@ -35,9 +35,11 @@ func load(spec *ebpf.CollectionSpec, types *btf.Cache) (*ebpf.Collection, error)
 // time: most of the time goes to the kernel's verifier, which works on each
 // alone. It returns those that the kernel took, and why it refused the others.
 //
-// The types of a module are decoded together with the kernel's, and in cilium/ebpf
-// v0.22 no lock covers that: each worker has a copy of the modules' types, and
-// programs for functions, which are looked up in the modules, are loaded one by one.
+// Types are looked for in the kernel's and in those of netfilter's modules alone.
+// Left to itself cilium/ebpf reads those of every module, and decodes them
+// together with the kernel's, which no lock covers (v0.22: decoder.inflateType of
+// the base). So each worker has a copy of the modules' types, and programs for
+// functions, which are looked up in the modules, are loaded one by one.
 func loadPrograms(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, types *btf.Cache) (loaded map[string]*ebpf.Program, refused map[string]error) {
 	loaded, refused = map[string]*ebpf.Program{}, map[string]error{}
 	workers := min(runtime.GOMAXPROCS(0), 4)
@@ -47,11 +49,12 @@ func loadPrograms(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, types 
 		}
 	}
 	modules := moduleTypes(types)
+	kernel, _ := types.Kernel() // read before; nil would have it read again
 	names := make(chan string)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for range workers {
-		opts := ebpf.CollectionOptions{Cache: types, MapReplacements: shared}
+		opts := ebpf.CollectionOptions{Cache: types, MapReplacements: shared, Programs: ebpf.ProgramOptions{KernelTypes: kernel}}
 		for _, m := range modules {
 			if workers > 1 {
 				m = m.Copy()

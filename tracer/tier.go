@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -158,6 +159,11 @@ func (t *Tracer) hookBy(way string, want []function, why map[string]error) (left
 	if len(part.Programs) == 0 {
 		return want, nil
 	}
+	if way == Kprobe {
+		if err := noKprobes(); err != nil {
+			return want, err
+		}
+	}
 	if err := t.tryOne(&part, want[0], way); err != nil {
 		return want, err
 	}
@@ -186,6 +192,19 @@ func (t *Tracer) tryOne(spec *ebpf.CollectionSpec, f function, way string) error
 	}
 	if len(refused) > 0 {
 		return errors.Join(slices.Collect(maps.Values(refused))...)
+	}
+	return nil
+}
+
+// noKprobes tells a kernel without kprobes before programs are loaded for nothing.
+// One that has them and perf events, which BPF needs, lists them since Linux 4.17.
+func noKprobes() error {
+	const sources = "/sys/bus/event_source/devices"
+	if _, err := os.Stat(sources); err != nil {
+		return nil // no sysfs: attaching will tell
+	}
+	if _, err := os.Stat(sources + "/kprobe"); errors.Is(err, os.ErrNotExist) {
+		return errors.New("this kernel has no kprobes (CONFIG_KPROBES)")
 	}
 	return nil
 }

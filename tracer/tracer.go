@@ -57,6 +57,8 @@ type Options struct {
 	Ring uint32
 	// Hooks is how functions are hooked: auto (the best that works, also ""), fentry, kprobe, or tracepoint for not at all.
 	Hooks string
+	// NoUprobes is what an attempt to attach one is answered with, as a kernel without them does; nil: they are tried.
+	NoUprobes error
 	// Take is given what is seen, as it comes, from goroutines of the tracer. It must not block.
 	Take func(Record)
 }
@@ -70,6 +72,7 @@ type Tracer struct {
 	types       *btf.Cache
 	wraps       *ebpf.CollectionSpec // programs for libwrap
 	manyUprobes bool
+	noUprobes   error
 	links       []link.Link
 	reader      *ringbuf.Reader
 	dec         decoder
@@ -94,12 +97,19 @@ var ErrNoObservers = errors.New("this kernel has no BPF netfilter programs (they
 // Open loads and attaches the programs: those of tracepoints, and on top those of functions as far as Options.Hooks asks.
 // The error wraps [ErrTier] when the family of hooks that was asked for does not work. The caller needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
 func Open(o Options) (*Tracer, error) {
-	types := btf.NewCache()
-	kernel, err := types.Kernel()
-	if err != nil {
-		return nil, fmt.Errorf("read the kernel's type information: %w", err)
-	}
+	var types *btf.Cache
+	var kernel *btf.Spec
+	var unread error
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		types = btf.NewCache()
+		kernel, unread = types.Kernel()
+	})
 	spec, err := bpf.LoadTracepoint()
+	reading.Wait()
+	if unread != nil {
+		return nil, fmt.Errorf("read the kernel's type information: %w", unread)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("parse the programs: %w", err)
 	}
@@ -116,7 +126,7 @@ func Open(o Options) (*Tracer, error) {
 	if o.Ring != 0 {
 		spec.Maps["events"].MaxEntries = o.Ring
 	}
-	t := &Tracer{types: types, wraps: wraps, take: o.Take, flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
+	t := &Tracer{types: types, wraps: wraps, noUprobes: o.NoUprobes, take: o.Take, flushed: make(chan struct{}), stopped: make(chan struct{}), ranks: map[rankKey][]int{}}
 	for _, m := range missing {
 		t.Missing = append(t.Missing, m.String())
 	}
@@ -147,13 +157,20 @@ func Open(o Options) (*Tracer, error) {
 	return t, nil
 }
 
-func (t *Tracer) attach() error {
-	var err error
+// listen starts to read the ring buffer.
+func (t *Tracer) listen() (err error) {
 	if t.reader, err = ringbuf.NewReader(t.coll.Maps["events"]); err != nil {
 		return fmt.Errorf("open the ring buffer: %w", err)
 	}
 	t.wg.Add(1)
 	go t.read()
+	return nil
+}
+
+func (t *Tracer) attach() error {
+	if err := t.listen(); err != nil {
+		return err
+	}
 	for name, prog := range t.coll.Programs {
 		h, ok := hookNamed(name)
 		if !ok {

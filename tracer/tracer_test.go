@@ -4,15 +4,18 @@ package tracer_test
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -56,6 +59,16 @@ func inNetns(t *testing.T, f func(inode uint32)) {
 // others runs once everything is armed, before the probe.
 func watched(t *testing.T, inode uint32, target string, others func()) (evidence.Probe, []tracer.Record) {
 	t.Helper()
+	return watchedBetween(t, inode, target, func(*tracer.Tracer) {
+		if others != nil {
+			others()
+		}
+	}, func() {})
+}
+
+// watchedBetween runs before when everything is armed, and after when the probe is over and all is still watched.
+func watchedBetween(t *testing.T, inode uint32, target string, before func(*tracer.Tracer), after func()) (evidence.Probe, []tracer.Record) {
+	t.Helper()
 	var mu sync.Mutex
 	var records []tracer.Record
 	tr, err := tracer.Open(tracer.Options{
@@ -86,10 +99,9 @@ func watched(t *testing.T, inode uint32, target string, others func()) (evidence
 	if err := tr.TraceRules(inode, key); err != nil {
 		t.Error(err)
 	}
-	if others != nil {
-		others()
-	}
+	before(tr)
 	outcome := p.Run(context.Background())
+	after()
 	if err := tr.Flush(); err != nil {
 		t.Error(err)
 	}
@@ -148,6 +160,75 @@ func TestClosedPort(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The files of rules that a process opens are told while it holds the probe's connection, and no others.
+func TestRulesOpened(t *testing.T) {
+	dir := t.TempDir()
+	open := func(name string) {
+		f, err := os.Open(filepath.Join(dir, name))
+		if err == nil {
+			f.Close()
+		}
+	}
+	for _, name := range []string{"hosts.deny", "hosts.equiv"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inNetns(t, func(inode uint32) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer l.Close()
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			var held []net.Conn
+			for range 2 {
+				open("hosts.deny") // before there is a connection, then before there is ours
+				c, err := l.Accept()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				held = append(held, c)
+			}
+			open("hosts.allow") // there is none
+			open("hosts.equiv")
+			open("hosts.deny")
+			held[0].Close()
+			open("hosts.deny")
+		}()
+		_, records := watchedBetween(t, inode, l.Addr().String(), func(tr *tracer.Tracer) {
+			if err := tr.WatchOpens(); err != nil {
+				t.Error(err)
+			}
+			other, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { other.Close() })
+		}, func() { <-served })
+		var got []evidence.Opened
+		for _, r := range records {
+			if o := r.Event.Opened; o != nil {
+				if o.Root == nil || o.Argv0 != os.Args[0] && len(os.Args[0]) < 128 || r.Event.PID != os.Getpid() || r.Event.Netns != "here" {
+					t.Errorf("%+v: %+v", r.Event, o)
+				}
+				got = append(got, evidence.Opened{Path: filepath.Base(o.Path), Errno: o.Errno, Others: o.Others})
+			}
+		}
+		// held by this process too: the other connection's far end, and the probe's own, which is not a server's
+		want := []evidence.Opened{{Path: "hosts.allow", Errno: "ENOENT", Others: 3}, {Path: "hosts.deny", Others: 3}, {Path: "hosts.deny", Others: 2}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 // A tracer reports the probe it was told to watch, and no other connection to the same port.

@@ -133,7 +133,7 @@ func endedByApp(c *evidence.Case, e *evidence.Event, what string, states ...stri
 	v.Proof = append(v.Proof, ending(c, s)...)
 	for i := range c.Events {
 		if r := &c.Events[i]; r.Kind == evidence.ResetSent && r.Netns == s.Netns {
-			v.Proof = append(v.Proof, fmt.Sprintf("its stack sent a RST (%s) %s", r.Reason, since(c, r)))
+			v.Proof = append(v.Proof, fmt.Sprintf("its stack sent a RST%s %s", because(r), since(c, r)))
 			if unreadData(c, s) {
 				v.Proof = append(v.Proof, "that is the kernel's answer where a process closes a connection with data it has not read")
 			}
@@ -141,6 +141,7 @@ func endedByApp(c *evidence.Case, e *evidence.Event, what string, states ...stri
 		}
 	}
 	v.Proof = append(v.Proof, "the client saw "+outcome(c))
+	noteFiles(c, v)
 	v.Summary = fmt.Sprintf("%s: %s (pid %d) in %s accepted, then %s the connection before it answered", target(c), s.Comm, s.PID, name(s.Netns), what)
 	return v
 }

@@ -11,18 +11,37 @@ import (
 
 var wrapCauses = []Cause{{
 	ID: "libwrap-denied", Means: "accepted, then closed because of tcp wrappers",
-	Needs: "hosts_access() of libwrap returned 0 about our own connection (uprobe); libwrap: the rules of hosts.allow and hosts.deny as the server sees them (process, file)",
+	Needs: "hosts_access() of libwrap returned 0 about our own connection (uprobe), or without uprobes (inferred): a process that held it and no other opened both files, it was closed, and the rules deny; libwrap: the rules of hosts.allow and hosts.deny as the server sees them (process, file)",
 	Find:  findLibwrapDenied,
 }}
 
-// wrapAnswered is the last answer that libwrap gave about our connection. A
+// wrapAnswered is the last answer that libwrap gave about our connection.
+func wrapAnswered(c *evidence.Case) *evidence.Event {
+	return lastWrap(c, func(e *evidence.Event) bool { return e.Wrap.Granted != nil })
+}
+
+// wrapRefused is that the server has libwrap end it because of our connection.
+func wrapRefused(c *evidence.Case) *evidence.Event {
+	return lastWrap(c, func(e *evidence.Event) bool { return e.Function == "refuse" })
+}
+
+// wrapUnanswered is the last question about our connection where libwrap has not returned from it.
+func wrapUnanswered(c *evidence.Case) *evidence.Event {
+	e := lastWrap(c, func(*evidence.Event) bool { return true })
+	if e == nil || e.Wrap.Granted != nil || e.Function != "hosts_access" {
+		return nil
+	}
+	return e
+}
+
+// lastWrap is the last call of libwrap about our connection that match takes. A
 // server that names its client by address alone may have had another of its
 // connections in mind: that counts when the address is ours too.
-func wrapAnswered(c *evidence.Case) *evidence.Event {
+func lastWrap(c *evidence.Case, match func(*evidence.Event) bool) *evidence.Event {
 	var last *evidence.Event
 	for i := range c.Events {
 		e := &c.Events[i]
-		if e.Kind != evidence.WrapCall || e.Wrap == nil || e.Wrap.Granted == nil || e.Socket == nil {
+		if e.Kind != evidence.WrapCall || e.Wrap == nil || e.Socket == nil || !match(e) {
 			continue
 		}
 		client, _, _ := splitLocal(e.Socket.Remote, 4)
@@ -34,15 +53,49 @@ func wrapAnswered(c *evidence.Case) *evidence.Event {
 	return last
 }
 
-// served on all the same: a server that asks tcp wrappers need not heed them.
+// heard reports whether the client got an answer that is none of an error.
 func heard(c *evidence.Case) bool {
 	p := c.Probe
 	return p.Outcome == evidence.Answered && !p.Unmatched && (p.Expected || !errorBanner(p.Banner))
 }
 
+// servedAfter reports whether the client heard of the server what that said after
+// libwrap had denied by a: it need not heed that. What libwrap sends itself, by
+// the option banners, is sent before it returns, and a process that it ends says no more.
+func servedAfter(c *evidence.Case, a *evidence.Event) bool {
+	if !heard(c) || wrapRefused(c) != nil {
+		return false
+	}
+	var first uint32 // sequence number of the server's first byte
+	known := false
+	for i := range c.Events {
+		e := &c.Events[i]
+		if e.Netns != a.Netns || e.Kind != evidence.Transmit || e.Packet == nil || e.Packet.Protocol != "tcp" || direction(c, e) != evidence.Reply {
+			continue
+		}
+		switch flags := e.Packet.Flags; {
+		case flags == "S.":
+			first, known = e.Packet.Seq+1, true
+		case e.At > a.At && strings.Contains(flags, "P"):
+			return !known || c.Probe.Received > int64(e.Packet.Seq-first)
+		}
+	}
+	return false
+}
+
 func findLibwrapDenied(c *evidence.Case, e *evidence.Event) *Verdict {
+	if e != nil || c.Target.Protocol != "tcp" {
+		return nil
+	}
+	if a := wrapUnanswered(c); a != nil {
+		return handedOver(c, a)
+	}
 	a := wrapAnswered(c)
-	if e != nil || c.Target.Protocol != "tcp" || a == nil || *a.Wrap.Granted || heard(c) {
+	if a == nil {
+		v, _ := denialByFiles(c)
+		return v
+	}
+	if *a.Wrap.Granted || servedAfter(c, a) {
 		return nil
 	}
 	v := &Verdict{Certainty: Observed, Direction: evidence.Reply, Where: Where{Netns: a.Netns}}
@@ -50,7 +103,7 @@ func findLibwrapDenied(c *evidence.Case, e *evidence.Event) *Verdict {
 		a.Comm, a.PID, a.Wrap.Daemon, since(c, a)))
 	v.Where.Process = &evidence.Process{PID: a.PID, Comm: a.Comm}
 	rule := ""
-	if d := wrapDecision(c, a, v); d != nil {
+	if d := wrapDecision(c, a, a.Wrap.Daemon, v); d != nil {
 		rule = setWrapRule(c, a, d, v)
 	}
 	if v.Where.File == nil {
@@ -61,15 +114,36 @@ func findLibwrapDenied(c *evidence.Case, e *evidence.Event) *Verdict {
 	return v
 }
 
-// wrapDecision is what the rules say about the request of a; nil, with the reason in v, when they were not read.
-func wrapDecision(c *evidence.Case, a *evidence.Event, v *Verdict) *evidence.WrapDecision {
+// handedOver is where a rule has libwrap run another program in place of the
+// server (the option twist): hosts_access() does not return then. That such a
+// program does not serve the client is the work of the rule.
+func handedOver(c *evidence.Case, a *evidence.Event) *Verdict {
+	s := ended(c)
+	if s == nil || s.PID != a.PID || s.At < a.At || s.Comm == a.Comm || heard(c) {
+		return nil
+	}
+	v := &Verdict{Certainty: Inferred, Direction: evidence.Reply, Where: Where{Netns: a.Netns, Process: &evidence.Process{PID: a.PID, Comm: a.Comm}}}
+	v.Proof = append(v.Proof, fmt.Sprintf("%s (pid %d) asked tcp wrappers about our connection for the daemon %q %s: hosts_access() did not return, the process went on as %s",
+		a.Comm, a.PID, a.Wrap.Daemon, since(c, a), s.Comm))
+	d := wrapDecision(c, a, a.Wrap.Daemon, v)
+	if d == nil || d.Verdict != "delegated" || d.File == nil {
+		return nil
+	}
+	rule := setWrapRule(c, a, d, v)
+	v.Proof = append(v.Proof, wrapEnd(c, a)...)
+	v.Summary = fmt.Sprintf("%s: tcp wrappers ran another program than %s in %s for this client, which did not serve it%s", target(c), a.Comm, name(a.Netns), rule)
+	return v
+}
+
+// wrapDecision is what the rules say about the request of a, for a daemon; nil, with the reason in v, when they were not read.
+func wrapDecision(c *evidence.Case, a *evidence.Event, daemon string, v *Verdict) *evidence.WrapDecision {
 	n := space(c, a)
 	if n == nil || !unread(v, n, "libwrap", n.Wraps.Read(), n.Wraps.Why()) {
 		return nil
 	}
 	for i := range n.Wraps.Items {
 		d := &n.Wraps.Items[i]
-		if d.Process.PID != a.PID || d.Daemon != a.Wrap.Daemon {
+		if d.Process.PID != a.PID || a.Wrap != nil && d.Daemon != daemon {
 			continue
 		}
 		p := d.Process
@@ -105,7 +179,7 @@ func setWrapRule(c *evidence.Case, a *evidence.Event, d *evidence.WrapDecision, 
 	case d.Verdict == "granted":
 		v.Unseen = append(v.Unseen, "which line denies: as the files are now, they grant")
 		return ""
-	case d.Verdict != "denied" || d.File == nil:
+	case d.Verdict != "denied" && d.Verdict != "delegated" || d.File == nil:
 		v.Unseen = append(v.Unseen, "which line denies: "+strings.Join(d.Reasons, "; "))
 		return ""
 	}
@@ -119,7 +193,7 @@ func setWrapRule(c *evidence.Case, a *evidence.Event, d *evidence.WrapDecision, 
 	case d.Fault != "":
 		why = "libwrap denies because of a mistake: " + d.Fault
 	case d.Option != "":
-		why = "the option " + d.Option + " denies, of a rule that matches by "
+		why = "the option " + d.Option + " decides, of a rule that matches by "
 		fallthrough
 	default:
 		why += element(d.Matched[0]) + " and " + element(d.Matched[1])

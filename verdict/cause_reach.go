@@ -119,6 +119,7 @@ func findAppError(c *evidence.Case, e *evidence.Event) *Verdict {
 	v.Proof = append(v.Proof, "the answer was "+words(c))
 	tlsFacts(c, v)
 	by := serverSide(c, v)
+	noteFiles(c, v)
 	v.Summary = fmt.Sprintf("%s: %s%s: %s", target(c), what, by, words(c))
 	return v
 }
@@ -250,6 +251,9 @@ func serverSide(c *evidence.Case, v *Verdict) string {
 		return by
 	}
 	if p := setListener(c, e, n, v); p != nil {
+		if c.Target.Protocol == "tcp" {
+			p = accepter(c, e, n, p, v)
+		}
 		by = fmt.Sprintf(" by %s (pid %d) in %s", p.Comm, p.PID, name(e.Netns))
 	}
 	return by

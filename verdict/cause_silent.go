@@ -50,6 +50,7 @@ func findAppSilent(c *evidence.Case, e *evidence.Event) *Verdict {
 		how = "began an answer and did not finish it in time"
 	}
 	mute(c, s, n, p, v, how)
+	noteFiles(c, v)
 	return v
 }
 

@@ -46,7 +46,7 @@ func noSocket(c *evidence.Case, e *evidence.Event) (v *Verdict, others []*eviden
 	}
 	v = start(c, e, Observed)
 	if r := resetFor(c, e); r != nil && r != e {
-		v.Proof = append(v.Proof, fmt.Sprintf("the TCP stack answered with a RST (%s) %s", r.Reason, since(c, r)))
+		v.Proof = append(v.Proof, fmt.Sprintf("the TCP stack answered with a RST%s %s", because(r), since(c, r)))
 	}
 	stay := visitOf(c, e)
 	for i := range c.Events {

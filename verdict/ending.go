@@ -115,11 +115,11 @@ func accepter(c *evidence.Case, s *evidence.Event, n *evidence.Namespace, p *evi
 // who names a process, with the unit or container that it belongs to.
 func who(p *evidence.Process) string {
 	s := fmt.Sprintf("%s (pid %d", p.Comm, p.PID)
-	if p.Unit != "" {
-		s += ", unit " + p.Unit
-	}
-	if p.Container != "" {
+	switch {
+	case p.Container != "": // its unit is a scope of the same name
 		s += ", container " + p.Container[:min(12, len(p.Container))]
+	case p.Unit != "":
+		s += ", unit " + p.Unit
 	}
 	return s + ")"
 }

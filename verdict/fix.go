@@ -47,7 +47,7 @@ func setSysctl(n *evidence.Namespace, summary, value string, names ...string) []
 	if n == nil {
 		return nil
 	}
-	f := Fix{Summary: summary}
+	f := Fix{Summary: summary, Netns: n.Name}
 	for _, key := range names {
 		old, ok := sysctl(n, key)
 		if !ok {

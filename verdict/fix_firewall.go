@@ -93,7 +93,10 @@ func allow(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *Verdic
 	if meetsReplies(c, e, n, r, d, f) && repliesToo(n, r, d) {
 		flows = append(flows, f.reversed())
 	}
-	fix := Fix{Summary: fmt.Sprintf("let %s from %s to %s pass in chain %s of %s", f.service(), f.from, f.to, r.Chain, name(n.Name))}
+	fix := Fix{
+		Summary: fmt.Sprintf("let %s from %s to %s pass in chain %s of %s", f.service(), f.from, f.to, r.Chain, name(n.Name)),
+		Netns:   n.Name, Mark: mark(c),
+	}
 	if len(flows) > 1 {
 		fix.Summary += ", with its replies"
 	}

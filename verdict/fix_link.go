@@ -12,6 +12,7 @@ import (
 // raise sets a device up.
 func raise(n *evidence.Namespace, l *evidence.Link) []Fix {
 	return []Fix{{
+		Netns:    n.Name,
 		Summary:  "set " + l.Name + " up",
 		Commands: []string{shell(n, "ip", "link", "set", "dev", l.Name, "up")},
 		Undo:     []string{shell(n, "ip", "link", "set", "dev", l.Name, "down")},
@@ -21,6 +22,7 @@ func raise(n *evidence.Namespace, l *evidence.Link) []Fix {
 // setPort changes an option of a bridge port.
 func setPort(n *evidence.Namespace, l *evidence.Link, option, value, old string) []Fix {
 	return []Fix{{
+		Netns:    n.Name,
 		Summary:  fmt.Sprintf("set %s of bridge port %s to %s", option, l.Name, value),
 		Commands: []string{shell(n, "bridge", "link", "set", "dev", l.Name, option, value)},
 		Undo:     []string{shell(n, "bridge", "link", "set", "dev", l.Name, option, old)},
@@ -48,6 +50,7 @@ func forgetNeighbor(n *evidence.Namespace, nb *evidence.Neighbor) []Fix {
 	}
 	spec := []string{nb.Address, "dev", nb.Device}
 	return []Fix{{
+		Netns:    n.Name,
 		Summary:  fmt.Sprintf("delete the static neighbour entry for %s on %s of %s", nb.Address, nb.Device, name(n.Name)),
 		Commands: []string{shell(n, slices.Concat(ipTool(family), []string{"neigh", "del"}, spec)...)},
 		Undo:     []string{shell(n, slices.Concat(ipTool(family), []string{"neigh", "replace"}, spec, []string{"lladdr", nb.MAC, "nud", "permanent"})...)},

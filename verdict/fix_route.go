@@ -45,6 +45,7 @@ func removeRoute(n *evidence.Namespace, r *evidence.RouteItem, dest netip.Addr) 
 		spec = append(spec, "metric", strconv.Itoa(r.Metric))
 	}
 	return []Fix{{
+		Netns:    n.Name,
 		Summary:  "delete the route " + strings.Join(words, " ") + " of table " + r.Table,
 		Commands: []string{shell(n, append(append(ipTool(r.Family), "route", "del"), spec...)...)},
 		Undo:     []string{shell(n, append(append(ipTool(r.Family), "route", "add"), spec...)...)},
@@ -67,6 +68,7 @@ func removeRule(n *evidence.Namespace, r *evidence.IPRule) []Fix {
 	}
 	spec := append([]string{"priority", strconv.Itoa(r.Priority)}, words...)
 	return []Fix{{
+		Netns:    n.Name,
 		Summary:  "delete the ip rule " + strings.TrimSpace(r.Text),
 		Commands: []string{shell(n, append(append(ipTool(r.Family), "rule", "del"), spec...)...)},
 		Undo:     []string{shell(n, append(append(ipTool(r.Family), "rule", "add"), spec...)...)},

@@ -130,8 +130,8 @@ func TestLostEvents(t *testing.T) {
 // piece of the evidence is taken away: what remains is then true as well.
 var weaker = map[string][]string{
 	"pmtu-blackhole": {"mtu-exceeded"}, // all that is left of it
-	// that is what the server then does
-	"libwrap-denied":     {"app-error", "app-silent", "closed-by-app", "reset-by-app"},
+	// that is what the server then does; and words of libwrap itself are an answer, where it is not known that they are
+	"libwrap-denied":     {"app-error", "app-silent", "closed-by-app", "reset-by-app", "reachable"},
 	"bridge-isolated":    {"neighbor-unresolved"}, // nor is more of this: the question went unanswered
 	"listener-elsewhere": {"no-listener"},         // of a listener in another namespace nothing is then known; the namespace it reached has none
 }

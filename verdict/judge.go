@@ -16,6 +16,7 @@ func Judge(c *evidence.Case) Verdict {
 	v := decide(c)
 	addTranslations(c, v)
 	addConsumed(c, v)
+	addCounterfactual(c, v)
 	if c.Lost > 0 {
 		if v.Certainty == Observed {
 			v.Certainty = Inferred

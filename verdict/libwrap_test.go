@@ -41,8 +41,23 @@ func TestLibwrap(t *testing.T) {
 			e.Wrap.FD, e.Wrap.Address = -1, ""
 		}, "app-error", Observed, false},
 		"it serves all the same": {func(c *evidence.Case, _ *evidence.Event, _ *evidence.WrapDecision) {
-			c.Probe.Outcome, c.Probe.Unmatched, c.Probe.Banner = evidence.Answered, false, "220 welcome"
+			c.Probe.Outcome, c.Probe.Unmatched, c.Probe.Banner, c.Probe.Received = evidence.Answered, false, "220 welcome", 11
 		}, "reachable", Observed, false},
+		"what was heard are libwrap's own words": {func(c *evidence.Case, _ *evidence.Event, _ *evidence.WrapDecision) {
+			c.Probe.Outcome, c.Probe.Unmatched, c.Probe.Banner, c.Probe.Received = evidence.Answered, false, "members only", 12
+			for i := range c.Events {
+				if p := c.Events[i].Packet; p != nil && strings.Contains(p.Flags, "P") {
+					p.Seq += 12 // there was data before
+				}
+			}
+		}, "libwrap-denied", Observed, true},
+		"libwrap ends the process": {func(c *evidence.Case, e *evidence.Event, _ *evidence.WrapDecision) {
+			c.Probe.Outcome, c.Probe.Unmatched, c.Probe.Banner, c.Probe.Received = evidence.Answered, false, "220 welcome", 11
+			refuse, wrap := *e, *e.Wrap
+			wrap.Granted = nil
+			refuse.Wrap, refuse.Function = &wrap, "refuse"
+			c.Events = append(c.Events, refuse)
+		}, "libwrap-denied", Observed, true},
 		"not closed yet": {func(c *evidence.Case, _ *evidence.Event, _ *evidence.WrapDecision) {
 			c.Probe.Outcome, c.Probe.Unmatched, c.Probe.Banner = evidence.Connected, false, ""
 		}, "libwrap-denied", Observed, true},

@@ -111,11 +111,7 @@ func setSocket(v *Verdict, s *evidence.Socket, pid int) *evidence.Process {
 		v.Certainty = Inferred
 		v.Unseen = append(v.Unseen, "which of its holders serves the socket "+s.Local+": "+strings.Join(names, ", "))
 	}
-	held := fmt.Sprintf("the socket %s is held by %s (pid %d)", s.Local, p.Comm, p.PID)
-	if p.Unit != "" {
-		held += ", unit " + p.Unit
-	}
-	v.Proof = append(v.Proof, held)
+	v.Proof = append(v.Proof, fmt.Sprintf("the socket %s is held by %s", s.Local, who(&p)))
 	return &p
 }
 

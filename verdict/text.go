@@ -213,3 +213,11 @@ func splitLocal(s string, family int) (netip.Addr, int, bool) {
 	}
 	return a.Unmap(), port, true
 }
+
+// because gives an event's reason as an aside, nothing when the kernel gave none (of a RST before Linux 6.10).
+func because(e *evidence.Event) string {
+	if e.Reason == "" {
+		return ""
+	}
+	return " (" + e.Reason + ")"
+}

@@ -135,6 +135,12 @@ type Fix struct {
 	Commands []string `json:"commands"`
 	Undo     []string `json:"undo"`
 	Verified bool     `json:"verified,omitempty"` // tried, and it healed
+
+	// Netns is the namespace of whose configuration in the kernel the fix changes a part, and
+	// nothing else: it may be tried. Empty where it does more, as to start a program or to change a file.
+	Netns string `json:"-"`
+	// Mark is in the comment of every firewall rule that the fix adds; empty for other fixes.
+	Mark string `json:"-"`
 }
 
 // Cause is one way for a connection to fail.

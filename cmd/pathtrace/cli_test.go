@@ -11,12 +11,16 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/netcfg/resolv"
+	"github.com/pathtrace/pathtrace/report"
 	"github.com/pathtrace/pathtrace/tracer"
 	"github.com/pathtrace/pathtrace/verdict"
 )
@@ -128,6 +132,49 @@ func TestSeveralAddresses(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestJudgeSeveralAddresses: what --json printed of two addresses is judged at both, as the run was.
+func TestJudgeSeveralAddresses(t *testing.T) {
+	f := newFake(seen(), found("", verdict.None), nil)
+	f.judge = verdict.Judge
+	f.job = func(_ context.Context, _ Options, target Target, _ io.Writer) (evidence.Case, verdict.Verdict, error) {
+		name := map[string]string{"10.0.0.5": "no-listener", "10.0.0.6": "nft-drop"}[target.Addresses[0].String()]
+		c := read(t, filepath.Join("../../report/testdata", name+".json"))
+		c.Target.Address = target.Addresses[0].String()
+		return c, verdict.Judge(&c), nil
+	}
+	exit := f.run(t.Context(), []string{"--json", "web:80"})
+	printed := f.stdout.String()
+	for _, args := range [][]string{{"judge", "--json", "-"}, {"report", "--format", "json", "-"}} {
+		again := newFake(seen(), found("", verdict.None), nil)
+		again.judge, again.stdin = verdict.Judge, strings.NewReader(printed)
+		if got := again.run(t.Context(), args); args[0] == "judge" && got != exit || args[0] == "report" && got != 0 || again.stdout.String() != printed {
+			t.Errorf("%q: exit %d (%d before)\n%s", args, got, exit, cmp.Diff(printed, again.stdout.String()))
+		}
+	}
+	words := newFake(seen(), found("", verdict.None), nil)
+	words.judge, words.stdin = verdict.Judge, strings.NewReader(printed)
+	words.run(t.Context(), []string{"judge", "-"})
+	for _, address := range []string{"10.0.0.5:", "10.0.0.6:"} {
+		if !strings.Contains(words.stdout.String(), address) {
+			t.Errorf("no word of %s:\n%s", address, words.stdout.String())
+		}
+	}
+}
+
+func read(t *testing.T, name string) evidence.Case {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c, err := report.ReadCase(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Case
 }
 
 func TestProgressOnlyOnATerminal(t *testing.T) {

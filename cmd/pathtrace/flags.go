@@ -8,9 +8,12 @@ import "github.com/spf13/pflag"
 type flags struct {
 	ipv4, ipv6, numeric, udp                          bool
 	source, port, device, mark, netns, pid, timeout   word
+	container                                         word
 	send, expect, hooks, scope, color, bundle, ticket word
 	otlp                                              word
-	noTouch, json, quiet, timing, redact              bool
+	noTouch, json, quiet, timing, redact, version     bool
+	verifyFix, yes, force                             bool
+	trial                                             word // --for
 	verbose                                           int
 }
 
@@ -62,6 +65,7 @@ func (f *flags) groups() []flagGroup {
 	from.word(&f.mark, "mark", "", "N", "", "with this firewall mark, 0x… too")
 	from.word(&f.netns, "netns", "", "NAME|PATH|PID", "", "in this network namespace")
 	from.word(&f.pid, "pid", "", "PID", "", "in the network namespace of this process")
+	from.word(&f.container, "container", "", "ID", "", "in the network namespace of this container")
 
 	talk := group("How long, and what is said")
 	talk.word(&f.timeout, "timeout", "w", "DUR", "3s", "wait at most so long: 3, 0.5, 500ms")
@@ -73,15 +77,21 @@ func (f *flags) groups() []flagGroup {
 	watch.word(&f.scope, "scope", "", "host|netns", "host", "all namespaces of this host, or the probe's alone")
 	watch.BoolVar(&f.noTouch, "no-touch", false, "add not even a temporary trace rule")
 
+	try := group("Trying the fix")
+	try.BoolVar(&f.verifyFix, "verify-fix", false, "apply the smallest fix, probe again, take it back: proof that it was the cause")
+	try.word(&f.trial, "for", "", "DUR", "30s", "take it back after this time at the latest, whatever happens")
+	try.BoolVar(&f.yes, "yes", false, "do not ask before")
+	try.BoolVar(&f.force, "force", false, "also what may cut the ssh session that this runs in")
+
 	out := f.output()
 	out.word(&f.bundle, "output", "o", "FILE", "", "write the evidence into this archive, FILE.zip")
 	out.BoolVar(&f.redact, "redact", false, "the same substitute for the same address, name and user everywhere")
 	out.word(&f.ticket, "ticket", "", "TICKET", "", "put the bundle on this ticket: rt:12, redmine:12, jira:OPS-12 …")
 	out.word(&f.otlp, "otlp", "", "URL", "", "send the path as a trace to this OpenTelemetry collector")
 	out.BoolVar(&f.timing, "timing", false, "where our own time went, on stderr and in the JSON")
-	out.Bool("version", false, "which pathtrace this is")
+	out.BoolVar(&f.version, "version", false, "which pathtrace this is")
 	out.BoolP("help", "h", false, "this text")
-	return []flagGroup{from, talk, watch, out}
+	return []flagGroup{from, talk, watch, try, out}
 }
 
 // output declares the flags of whatever prints a verdict.
@@ -97,7 +107,7 @@ func (f *flags) output() flagGroup {
 
 // setDefaults gives the flags that a command does not declare the values they would have.
 func (f *flags) setDefaults() {
-	for p, s := range map[*word]string{&f.timeout: "3s", &f.hooks: "auto", &f.scope: "host"} {
+	for p, s := range map[*word]string{&f.timeout: "3s", &f.hooks: "auto", &f.scope: "host", &f.trial: "30s"} {
 		if *p == "" {
 			*p = word(s)
 		}

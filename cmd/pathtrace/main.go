@@ -11,10 +11,12 @@ import (
 	"syscall"
 
 	"github.com/pathtrace/pathtrace/internal/lab"
+	"github.com/pathtrace/pathtrace/netcfg/guard"
 )
 
 func main() {
-	lab.Helper() // the demo's servers are this program, started again
+	guard.Serve() // a guard is this program, started again
+	lab.Helper()  // the demo's servers are this program, started again
 	os.Exit(start())
 }
 

@@ -4,7 +4,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,14 +15,32 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
+	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/netcfg/guard"
 	"github.com/pathtrace/pathtrace/report"
 	"github.com/pathtrace/pathtrace/verdict"
 )
 
 // TestMain makes this binary serve as the command too: as pathtrace in the scripts.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"pathtrace": main})
+	guard.Serve()
+	if os.Getenv("PATHTRACE_STATE_DIR") == "" { // no test minds the changes that this host has pending
+		os.Setenv("PATHTRACE_STATE_DIR", filepath.Join(os.TempDir(), fmt.Sprintf("pathtrace-test-%d", os.Getpid())))
+	}
+	testscript.Main(m, map[string]func(){"pathtrace": main, "pathtrace-without-uprobes": withoutUprobes})
+}
+
+// withoutUprobes is pathtrace on a kernel that has no uprobes, as far as it can tell.
+func withoutUprobes() {
+	a := newApp(os.Stdin, os.Stdout, os.Stderr)
+	a.job = func(ctx context.Context, o Options, t Target, _ io.Writer) (evidence.Case, verdict.Verdict, error) {
+		r := newRequest(o, t)
+		r.uprobes = fmt.Errorf("attach: %w", unix.ENOENT)
+		return r.run(ctx, o.Clock)
+	}
+	os.Exit(a.run(context.Background(), os.Args[1:]))
 }
 
 func TestScripts(t *testing.T) {

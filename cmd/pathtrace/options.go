@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pathtrace/pathtrace/netcfg"
 	"github.com/pathtrace/pathtrace/report"
 	"github.com/pathtrace/pathtrace/tracer"
 )
@@ -42,6 +43,8 @@ type Options struct {
 	Attach func(ctx context.Context, bundle []byte) error            // to the ticket; nil: there is none
 	Export func(ctx context.Context, probes []report.Document) error // to a collector; nil: there is none
 
+	Trial *Trial // of the fix; nil: none
+
 	JSON    bool
 	Quiet   bool
 	Verbose int
@@ -60,7 +63,7 @@ func (f *flags) options(a *app) (Options, error) {
 		UDP: f.udp, Numeric: f.numeric, OwnOnly: f.scope == "netns", NoTouch: f.noTouch, Hooks: string(f.hooks),
 		Bundle: string(f.bundle), Redact: f.redact, JSON: f.json, Quiet: f.quiet, Verbose: f.verbose, Timing: f.timing, Clock: &stopwatch{},
 	}
-	for _, check := range []func(*Options) error{f.where, f.wait, f.kernel, f.save} {
+	for _, check := range []func(*Options) error{f.where, f.wait, f.kernel, f.save, f.tryOut} {
 		if err := check(&o); err != nil {
 			return o, err
 		}
@@ -124,8 +127,14 @@ func (f *flags) where(o *Options) (err error) {
 
 func (f *flags) start(o *Options) error {
 	switch {
-	case f.netns != "" && f.pid != "":
-		return badUse("--netns and --pid exclude each other")
+	case f.netns != "" && f.pid != "", f.container != "" && (f.netns != "" || f.pid != ""):
+		return badUse("--netns, --pid and --container exclude each other")
+	case f.container != "":
+		pid, err := netcfg.Container(string(f.container))
+		if err != nil {
+			return badUse("--%w", err)
+		}
+		o.Netns = fmt.Sprintf("/proc/%d/ns/net", pid)
 	case f.netns != "":
 		o.Netns = string(f.netns)
 	case f.pid != "":
@@ -142,16 +151,22 @@ func (f *flags) start(o *Options) error {
 }
 
 func (f *flags) wait(o *Options) error {
-	s := string(f.timeout)
+	var err error
+	o.Timeout, err = duration("-w", string(f.timeout))
+	return err
+}
+
+// duration reads a time longer than nothing: 3 and 0.5 are seconds, 500ms says its unit.
+func duration(flag, s string) (d time.Duration, err error) {
 	if n, err := strconv.ParseFloat(s, 64); err == nil && n > 0 && n < 1e6 {
-		o.Timeout = time.Duration(n * float64(time.Second))
-	} else if o.Timeout, err = time.ParseDuration(s); err != nil {
-		return badUse("-w %s: not a duration such as 3, 0.5 or 500ms", f.timeout)
+		d = time.Duration(n * float64(time.Second))
+	} else if d, err = time.ParseDuration(s); err != nil {
+		return 0, badUse("%s %s: not a duration such as 3, 0.5 or 500ms", flag, s)
 	}
-	if o.Timeout <= 0 {
-		return badUse("-w %s: a wait is longer than nothing", f.timeout)
+	if d <= 0 {
+		return 0, badUse("%s %s: a wait is longer than nothing", flag, s)
 	}
-	return nil
+	return d, nil
 }
 
 // choices are the words that flags take.

@@ -43,11 +43,14 @@ type app struct {
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{
+	return newApp(stdin, stdout, stderr).run(ctx, args)
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
+	return &app{
 		stdin: stdin, stdout: stdout, stderr: stderr,
 		job: traceJob, judge: verdict.Judge, lookup: namespaceLookup, getenv: os.Getenv, terminal: terminal, config: readTools,
 	}
-	return a.run(ctx, args)
 }
 
 // subcommands lists what works beside the main job.
@@ -57,6 +60,9 @@ func (a *app) subcommands() []*cobra.Command {
 		newReportCmd(a),
 		newDoctorCmd(a),
 		newLibwrapCmd(a),
+		newRulesCmd(a),
+		newRouteCmd(a),
+		newUndoCmd(a),
 		newDemoCmd(func(ctx context.Context, args []string) int {
 			return run(ctx, args, a.stdin, a.stdout, a.stderr)
 		}, func(code int) { a.code = code }),
@@ -84,11 +90,14 @@ func (a *app) root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "pathtrace [flags] HOST:PORT",
 		Short:         "say where a connection dies, and why",
-		Version:       thisTool().Version,
 		Args:          cobra.ArbitraryArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.version { // cobra's own flag prints a template, and whatever uses text/template keeps every method in the binary
+				a.out.WriteString(versionLine(thisTool()))
+				return nil
+			}
 			o, err := f.options(a)
 			if err != nil {
 				return err
@@ -101,7 +110,6 @@ func (a *app) root() *cobra.Command {
 	for _, g := range groups {
 		cmd.Flags().AddFlagSet(g.FlagSet)
 	}
-	cmd.SetVersionTemplate(versionLine(thisTool()))
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return badUse("%w", err) })
 	cmd.AddCommand(a.subcommands()...)
 	cmd.SetHelpFunc(helpFunc(cmd, groups))
@@ -117,6 +125,12 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 	if err != nil {
 		return err
 	}
+	a.replay()
+	if o.Trial != nil {
+		if err := a.canAsk(o.Trial.Yes); err != nil {
+			return err
+		}
+	}
 	o.Clock.lap("")
 	done := slowly(a.progress(o), "looking up "+t.Host)
 	err = t.Resolve(ctx, o, a.lookup(o))
@@ -128,11 +142,12 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 		return a.tracePath(ctx, o, t, err)
 	}
 	o.Clock.lap("resolve")
-	results, err := a.probeAll(ctx, o, t)
+	results, untaken, err := a.probeAll(ctx, o, t)
 	if err != nil {
 		return err
 	}
 	results, unsaved := a.save(ctx, results, o)
+	unsaved = errors.Join(untaken, unsaved)
 	if len(results) > 0 {
 		err = a.printAll(results, o)
 	}
@@ -150,32 +165,40 @@ func (a *app) main(ctx context.Context, o Options, args []string) error {
 	return nil
 }
 
-// probeAll traces each address of the target, one after the other. When ctx
-// ends it returns what was seen until then.
-func (a *app) probeAll(ctx context.Context, o Options, t Target) ([]result, error) {
-	var results []result
+// probeAll traces each address of the target, one after the other, and tries
+// their fixes where that was asked for. When ctx ends it returns what was seen until then. What
+// could not be taken back is an error beside the results.
+func (a *app) probeAll(ctx context.Context, o Options, t Target) (results []result, untaken, err error) {
 	for _, address := range t.Addresses {
 		one := t
 		one.Addresses = []netip.Addr{address}
-		c, v, err := a.job(ctx, o, one, a.progress(o))
-		seen := c.FormatVersion != ""
+		r, err := a.probeOne(ctx, o, one)
 		switch {
-		case err != nil && !(seen && errors.Is(err, context.Canceled)):
-			return nil, cannotTrace(err)
-		case !seen && ctx.Err() != nil && len(results) == 0:
-			return nil, ctx.Err()
-		case !seen && ctx.Err() != nil:
-			return results, nil
+		case err != nil && !(r.seen() && errors.Is(err, context.Canceled)):
+			return nil, untaken, cannotTrace(err)
+		case !r.seen() && ctx.Err() != nil && len(results) == 0:
+			return nil, untaken, ctx.Err()
+		case !r.seen() && ctx.Err() != nil:
+			return results, untaken, nil
 		}
-		if v.Cause == "" {
-			v = a.judge(&c)
+		if o.Trial != nil && r.v.Cause != "reachable" {
+			untaken = errors.Join(untaken, a.tryFix(ctx, o, one, &r))
 		}
-		results = append(results, result{c, v})
+		results = append(results, r)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return results, nil
+	return results, untaken, nil
+}
+
+// probeOne traces the first address of the target.
+func (a *app) probeOne(ctx context.Context, o Options, t Target) (result, error) {
+	c, v, err := a.job(ctx, o, t, a.progress(o))
+	if v.Cause == "" && c.FormatVersion != "" {
+		v = a.judge(&c)
+	}
+	return result{c, v}, err
 }
 
 // result is one address's.
@@ -183,6 +206,9 @@ type result struct {
 	c evidence.Case
 	v verdict.Verdict
 }
+
+// seen reports whether there is anything to tell.
+func (r result) seen() bool { return r.c.FormatVersion != "" }
 
 // worst is the first of the results whose exit code is the highest: what is not
 // explained needs more attention than what is, and that more than what works.

@@ -41,6 +41,7 @@ type request struct {
 	scheme   string // of a URL
 	speech   probe.Speech
 	hooks    string // auto, fentry, kprobe or tracepoint
+	uprobes  error  // what attaching one is answered with; nil: it is tried
 	noTouch  bool
 	numeric  bool // look no names up
 	ownOnly  bool // watch only the probe's own namespace
@@ -59,7 +60,7 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 	w := newWatch(s, r.wait || r.expect != nil || r.speech.Any())
 	w.wraps = r.findWraps(s)
 	w.scheme = r.scheme
-	t, err := tracer.Open(tracer.Options{Hooks: r.hooks, NetnsName: s.name, Take: w.take})
+	t, err := tracer.Open(tracer.Options{Hooks: r.hooks, NoUprobes: r.uprobes, NetnsName: s.name, Take: w.take})
 	if errors.Is(err, tracer.ErrTier) {
 		return evidence.Case{}, verdict.Verdict{}, noTier(r.hooks, err)
 	}

@@ -67,8 +67,8 @@ func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p
 	if err := w.tracer.Flush(); err != nil {
 		return w.base, verdict.Verdict{}, err
 	}
-	if outcome.Outcome == evidence.Silent {
-		w.noteQueued()
+	if outcome.Outcome == evidence.Silent || outcome.Outcome == evidence.Answered {
+		w.noteConnection()
 	}
 	c = w.assemble(outcome)
 	v := verdict.Judge(&c)
@@ -142,7 +142,7 @@ func decisive(r tracer.Record) bool {
 		return e.Direction == evidence.Forward && e.Packet != nil && e.Packet.Flags == "S"
 	case evidence.State:
 		return e.State.New == "ESTABLISHED"
-	case evidence.WrapCall:
+	case evidence.WrapCall, evidence.RulesOpened:
 		return true
 	}
 	return false
@@ -269,8 +269,8 @@ func (w *watch) sinceStart() int64 {
 	return now.Nano() - w.probe.Start()
 }
 
-// noteQueued looks a connection up that no process has accepted until the end.
-func (w *watch) noteQueued() {
+// noteConnection looks a connection up that no process was seen to accept: none has until the end, or one after a while.
+func (w *watch) noteConnection() {
 	conn, ok := w.established()
 	if !ok || len(w.gather.conns[conn.netns]) > 0 {
 		return

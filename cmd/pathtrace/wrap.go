@@ -18,6 +18,7 @@ type wraps struct {
 	listeners []evidence.Process // on the probe's port, before the probe
 	users     []int              // processes that listen and may ask, or have another program ask
 	armed     bool
+	opens     bool // not what they ask is told, but which files they open
 }
 
 type foundWraps struct {
@@ -50,20 +51,34 @@ func (w *wraps) arm(t *tracer.Tracer) (unseen []string) {
 	if f.err != nil {
 		unseen = append(unseen, "tcp wrappers: which servers use them: "+f.err.Error())
 	}
+	blind := false
 	for _, l := range f.Libraries {
+		w.users = append(w.users, l.Users...)
 		if err := t.WatchLibwrap(l.Path); err != nil {
 			unseen = append(unseen, fmt.Sprintf("tcp wrappers: the calls of %s are not seen: %v", l.Name, err))
+			blind = true
 			continue
 		}
 		w.armed = true
-		w.users = append(w.users, l.Users...)
 	}
+	for _, p := range f.Embedded {
+		w.users = append(w.users, p.PID)
+		unseen = append(unseen, fmt.Sprintf("tcp wrappers: %s (pid %d) maps no libwrap and names its files: it may have the library built in, whose calls are not seen", p.Comm, p.PID))
+		blind = true
+	}
+	if !blind {
+		return unseen
+	}
+	if err := t.WatchOpens(); err != nil {
+		return append(unseen, "tcp wrappers: which files of rules the server opens is not seen either: "+err.Error())
+	}
+	w.armed, w.opens = true, true
 	return unseen
 }
 
 // may reports whether one of these processes, which have accepted the probe's connection, may ask tcp wrappers.
 func (w *wraps) may(holders []evidence.Process) bool {
-	return w.armed && slices.ContainsFunc(holders, func(p evidence.Process) bool {
+	return w.opens || w.armed && slices.ContainsFunc(holders, func(p evidence.Process) bool {
 		return slices.Contains(w.users, p.PID) || netcfg.MapsLibwrap(p.PID)
 	})
 }
@@ -82,13 +97,15 @@ func wrapAnswer(records []tracer.Record) (granted, asked bool) {
 func (g *gatherer) noteCallers(records []tracer.Record) {
 	for _, r := range records {
 		pid := r.Event.PID
-		if r.Event.Wrap == nil || g.callers[pid].PID != 0 {
+		if r.Event.Wrap == nil && r.Event.Opened == nil || g.callers[pid].PID != 0 {
 			continue
 		}
 		c := caller{Process: evidence.Process{PID: pid, Comm: r.Event.Comm}}
-		if p, err := netcfg.Process(pid); err == nil && p.State != "Z" {
+		// it may have gone on to another program, or be gone
+		if p, err := netcfg.Process(pid); err == nil && p.State != "Z" && p.Comm == r.Event.Comm {
 			c.Process = p
 			c.library, c.linked, _ = netcfg.LinkedLibwrap(pid)
+			c.reader = netcfg.NewReader(pid)
 		}
 		g.callers[pid] = c
 	}
@@ -99,15 +116,17 @@ type caller struct {
 	evidence.Process
 	library string
 	linked  []string
+	reader  netcfg.Reader
 }
 
-// wrapDecisions evaluates the rules for each process that asked in a namespace.
+// wrapDecisions evaluates the rules for each process that asked in a namespace,
+// or of which it is only known that it opened them.
 func (g *gatherer) wrapDecisions(name string, c *evidence.Case) evidence.Section[evidence.WrapDecision] {
 	var none evidence.Section[evidence.WrapDecision]
 	out := []evidence.WrapDecision{}
 	for i := range c.Events {
 		e := &c.Events[i]
-		if e.Wrap == nil || e.Wrap.Granted == nil || e.Netns != name || e.Socket == nil {
+		if e.Netns != name || e.Socket == nil {
 			continue
 		}
 		server, err1 := netip.ParseAddrPort(e.Socket.Local)
@@ -115,17 +134,64 @@ func (g *gatherer) wrapDecisions(name string, c *evidence.Case) evidence.Section
 		if err1 != nil || err2 != nil {
 			continue
 		}
-		through := slices.Concat(g.wraps.users, []int{e.Wrap.Parent, e.PID}) // those that live longest first: a fix may name them
-		d := netcfg.EvaluateWrap(*e.Wrap, server, client, through, "pathtrace-"+c.ID)
-		who := g.callers[e.PID]
-		d.Process, d.Library, d.Linked = who.Process, who.library, who.linked
-		g.inherit(&d, through)
+		var d evidence.WrapDecision
+		switch {
+		case e.Wrap != nil && (e.Wrap.Granted != nil || unanswered(c.Events[i:])):
+			through := g.witnesses(e, e.Wrap.Parent)
+			d = netcfg.EvaluateWrap(*e.Wrap, server, client, g.callers[e.PID].reader, through, "pathtrace-"+c.ID)
+			g.identify(&d, e.PID, through)
+		case e.Opened != nil && !slices.ContainsFunc(c.Events, func(o evidence.Event) bool { return o.Wrap != nil && o.PID == e.PID }):
+			opened := openedBefore(c.Events[:i+1], e.PID)
+			if out = slices.DeleteFunc(out, func(d evidence.WrapDecision) bool { return d.Process.PID == e.PID }); opened == nil {
+				continue
+			}
+			through := g.witnesses(e, e.Opened.Parent)
+			d = netcfg.EvaluateOpened(e.Comm, opened, client.Addr(), through, "pathtrace-"+c.ID)
+			g.identify(&d, e.PID, through)
+			if p, err := netcfg.Process(e.PID); err == nil && p.Comm == e.Comm {
+				netcfg.Waiting(&d.Process)
+			}
+		default:
+			continue
+		}
 		out = append(out, d)
 	}
 	if len(out) == 0 {
 		return none
 	}
 	return evidence.Have(out)
+}
+
+// unanswered reports whether the first event is a call of hosts_access() that did not return.
+func unanswered(events []evidence.Event) bool {
+	return events[0].Function == "hosts_access" && !slices.ContainsFunc(events[1:], func(e evidence.Event) bool {
+		return e.Wrap != nil && e.PID == events[0].PID && e.Wrap.FD == events[0].Wrap.FD
+	})
+}
+
+// openedBefore are the files of rules that a process opened; nil where the name of one could not be read.
+func openedBefore(events []evidence.Event, pid int) (opened []evidence.Opened) {
+	for _, e := range events {
+		if e.Opened == nil || e.PID != pid {
+			continue
+		}
+		if e.Opened.Path == "" {
+			return nil
+		}
+		opened = append(opened, *e.Opened)
+	}
+	return opened
+}
+
+// witnesses are processes that may see the files which the author of e saw, those that live longest first: a fix may name them.
+func (g *gatherer) witnesses(e *evidence.Event, parent int) []int {
+	return slices.Concat(g.wraps.users, []int{parent, e.PID})
+}
+
+func (g *gatherer) identify(d *evidence.WrapDecision, pid int, through []int) {
+	who := g.callers[pid]
+	d.Process, d.Library, d.Linked = who.Process, who.library, who.linked
+	g.inherit(d, through)
 }
 
 // inherit fills in what is no longer to be read of a process from its parent, or from the listener, where they run the same program.

@@ -116,6 +116,23 @@ func libwrapFaults() []Fault {
 		wrapXtcpd.denied("", "xinetd starts tcpd, which denies", same("", "ALL : ALL\n"), "/etc/hosts.deny", 1),
 		wrapStunnel.denied("", "hosts.deny names a service of stunnel", of("", "mail : %client\n"), "/etc/hosts.deny", 1),
 		wrapSSH.denied("", "hosts.deny shuts out a network", of("", "sshd : %net\n"), "/etc/hosts.deny", 1),
+		wrapOptions(),
+	)
+}
+
+// wrapOptions are rules that do more than deny, hosts_options(5).
+func wrapOptions() []Fault {
+	words := []string{"--send", "hello", "--expect", "."} // any will do, also those of libwrap itself
+	ftp, cat := wrapVsftpd, wrapTcpd
+	ftp.scheme, ftp.args, cat.args = "", words, words
+	twist := wrapTcpd.denied("-twist", "tcpd runs another program for whom it denies", same("", "cat : ALL : twist /bin/echo gone for lunch\n"), "/etc/hosts.deny", 1)
+	for i := range twist {
+		twist[i].Want.Certainty = "inferred"
+	}
+	return slices.Concat(twist,
+		ftp.denied("-banners", "tcp wrappers have words of their own for whom they deny", same("", "vsftpd : ALL : banners /etc/banners\n"), "/etc/hosts.deny", 1),
+		cat.denied("-banners", "tcpd has words of its own for whom it denies", same("", "cat : ALL : banners /etc/banners\n"), "/etc/hosts.deny", 1),
+		wrapTcpd.denied("-spawn", "a line of hosts.deny runs a command beside", same("", "cat : ALL : spawn (/bin/true %a) &\n"), "/etc/hosts.deny", 1),
 	)
 }
 
@@ -159,7 +176,7 @@ func ownRefusals() []Fault {
 func (t tables) files(more map[string]string) map[string]string {
 	files := map[string]string{
 		"/etc/hosts":       "127.0.0.1 localhost\n198.18.4.10 pc.branch.example\nfd5c:7e1a:4::10 pc.branch.example\n",
-		"/etc/hosts.allow": t.allow, "/etc/hosts.deny": t.deny,
+		"/etc/hosts.allow": t.allow, "/etc/hosts.deny": t.deny, "/etc/banners/vsftpd": "members only\n", "/etc/banners/cat": "members only\n",
 	}
 	for name, text := range more {
 		files[name] = text

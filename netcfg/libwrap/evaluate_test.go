@@ -228,6 +228,31 @@ func TestUnreadTables(t *testing.T) {
 	}
 }
 
+// TestAnyDaemon: a verdict about a server whose name is not known holds whatever that is.
+func TestAnyDaemon(t *testing.T) {
+	for name, c := range map[string]struct {
+		allow, deny string
+		want        Verdict
+	}{
+		"all":                        {"", "ALL : ALL\n", Denied},
+		"all, and one let in":        {"x : ALL\n", "ALL : ALL\n", Unknown},
+		"all, another client in":     {"x : 10.9.0.1\n", "ALL : ALL\n", Denied},
+		"all but one":                {"", "ALL EXCEPT x : ALL\n", Unknown},
+		"one":                        {"", "x : ALL\n", Unknown},
+		"like one":                   {"", "*d : ALL\n", Unknown},
+		"one, another client":        {"", "x : 10.9.0.1\n", Granted},
+		"a port":                     {"", "21 : ALL\n", Unknown},
+		"one, then all":              {"", "x : ALL\nALL : ALL\n", Denied},
+		"one with an option":         {"x : ALL : deny\n", "ALL : ALL\n", Denied},
+		"one that an option lets in": {"", "x : ALL : allow\nALL : ALL\n", Unknown},
+	} {
+		d := Evaluate(NewTables([]byte(c.allow), []byte(c.deny), nil), Request{AnyDaemon: true, Client: netip.MustParseAddr("10.0.0.5")})
+		if d.Verdict != c.want || d.Verdict == Unknown && len(d.Reasons) == 0 {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
 // TestMatched: the patterns that decided, and what they looked at.
 func TestMatched(t *testing.T) {
 	r := Request{Daemon: "vsftpd", Client: netip.MustParseAddr("10.0.0.5"), ClientName: "web.example.com", ServerPort: 21, User: "root"}

@@ -41,6 +41,7 @@ type matcher struct {
 	daemon, user   string
 	port           uint16
 	noServer       bool
+	anyDaemon      bool
 	client, server endpoint
 	open           func(string) ([]byte, error)
 	files          map[string]file
@@ -49,7 +50,7 @@ type matcher struct {
 }
 
 func newMatcher(open func(string) ([]byte, error), r Request) *matcher {
-	return &matcher{daemon: clip(r.Daemon), user: clip(r.User), port: r.ServerPort, noServer: r.NoServer,
+	return &matcher{daemon: clip(r.Daemon), user: clip(r.User), port: r.ServerPort, noServer: r.NoServer, anyDaemon: r.AnyDaemon,
 		client: r.client(), server: r.server(), open: open, files: map[string]file{}}
 }
 
@@ -107,8 +108,11 @@ func (m *matcher) daemonOrPort(tok string) (tri, string) {
 		}
 		return truth(want == m.port), KindPort
 	}
-	if fold(tok, "ALL") {
+	switch {
+	case fold(tok, "ALL"):
 		return yes, KindAll
+	case m.anyDaemon:
+		return m.doubt("the rule is for the daemon %s, and what the server calls itself is not known", tok), KindDaemon
 	}
 	return stringMatch(tok, m.daemon), KindDaemon
 }

@@ -28,6 +28,8 @@ const (
 // Request is what libwrap knows about one connection, hosts_access(3).
 type Request struct {
 	Daemon string // the name that the server gives to libwrap; mostly that of its program
+	// AnyDaemon says that this name is not known to us.
+	AnyDaemon bool
 
 	Client      netip.Addr // with its zone where it has one; IPv4-mapped is welcome
 	ClientName  string
