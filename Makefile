@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build generate check-generated demo test pure vm-test vm-build vm-short vm-try vm-record lint fuzz install clean vagrant need-go need-tools need-oracle need-servers need-vm need-clang
+.PHONY: help build generate check-generated demo test pure vm-test vm-build vm-short vm-try vm-record test-tickets lint fuzz install clean vagrant need-go need-tools need-oracle need-servers need-vm need-clang
 
 # Go is often not in the PATH that sudo or su gives to root.
 GO ?= $(or $(shell command -v go),$(firstword $(wildcard /usr/local/go/bin/go /usr/lib/go/bin/go /snap/bin/go \
@@ -97,8 +97,15 @@ vm-record: vm-build ## take down again, on each kernel, what the decoder's tests
 	$(GO) test -count=1 ./tracer -run '^(TestDecode|TestReasonLists)$$' -update
 	$(GO) generate ./tracer
 
+test-tickets: need-go ## attach bundles to a real Request Tracker and Redmine, in a chroot that is removed afterwards (needs Debian's mirror)
+	$(call apt,debootstrap:debootstrap unshare:util-linux ip:iproute2)
+	mkdir -p dist
+	$(GO) test -c -tags tickets -o dist/tickets.test ./cmd/pathtrace
+	cd cmd/pathtrace && $(ROOT) sh ../../internal/tickets/run.sh ../../dist/tickets.test
+
 lint: need-go
 	$(GO) vet ./...
+	$(GO) vet -tags tickets ./cmd/pathtrace
 	@if $(GO) run $(STATICCHECK) -version >/dev/null 2>&1; then $(GO) run $(STATICCHECK) ./...; \
 	else echo "staticcheck cannot be fetched: not run" >&2; fi
 

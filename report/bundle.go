@@ -5,11 +5,15 @@ package report
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,16 +25,19 @@ import (
 // more, so that a stranger's archive cannot fill the memory.
 const (
 	MaxBundle     = 32 << 20 // bytes of the archive
-	maxBundleCase = 8 << 20  // bytes of case.json
+	maxBundleCase = 8 << 20  // bytes of the cases and the verdict
 	maxBundleFile = 16 << 20 // bytes of any other file, unpacked
 	maxUnpacked   = 128 << 20
 	maxFiles      = 1024
 	maxDirectory  = 1 << 20 // bytes of the archive's table of contents
-	maxObjects    = 60_000  // JSON objects, and elements of lists, of case.json
+	maxObjects    = 60_000  // JSON objects, and elements of lists, of the cases and the verdict
 	maxTop        = 10_000  // of these, elements of its own lists: events and namespaces
 )
 
-const manifestName = "manifest.json"
+const (
+	manifestName = "manifest.json"
+	verdictName  = "verdict.json"
+)
 
 // File is a file of a bundle, by its path in it.
 type File struct {
@@ -48,6 +55,8 @@ type Bundle struct {
 	Substituted map[string]int
 	// What was masked in Document and Config, by file and kind.
 	Masked map[string]map[string]int
+	// LeftOut says what [Trim] has left out of Document and Others.
+	LeftOut []string
 }
 
 // Manifest is manifest.json: what is in a bundle, to the byte.
@@ -59,6 +68,7 @@ type Manifest struct {
 	Redacted      bool              `json:"redacted"`
 	Files         []ManifestFile    `json:"files"`
 	Unread        map[string]string `json:"unread,omitempty"`
+	LeftOut       []string          `json:"left_out,omitempty"` // of the cases, which would be too large
 }
 
 // ManifestFile is a file of a bundle, with the SHA-256 of its bytes.
@@ -76,15 +86,50 @@ type redaction struct {
 	Mask        string                    `json:"mask"`
 }
 
-// WriteBundle writes the archive. It refuses what [ReadBundle] would not take.
+// WriteBundle writes the archive. What the tools printed is left out, the largest
+// first, where all of it would be too large. Other than that it refuses what
+// [ReadBundle] would not take.
 func WriteBundle(w io.Writer, b Bundle) error {
+	b.Unread = maps.Clone(b.Unread)
+	for {
+		var archive bytes.Buffer
+		err := b.write(&archive)
+		switch {
+		case err == nil && archive.Len() <= MaxBundle:
+			_, err := w.Write(archive.Bytes())
+			return err
+		case err != nil && !errors.Is(err, errTooMuch):
+			return err
+		case len(b.Config) == 0:
+			return cmp.Or(err, fmt.Errorf("a bundle of more than %d MiB", MaxBundle>>20))
+		}
+		b.leaveOut()
+	}
+}
+
+// leaveOut removes the largest quarter of what the tools printed.
+func (b *Bundle) leaveOut() {
+	bySize := slices.Clone(b.Config)
+	slices.SortStableFunc(bySize, func(x, y File) int { return cmp.Compare(len(y.Data), len(x.Data)) })
+	if b.Unread == nil {
+		b.Unread = map[string]string{}
+	}
+	gone := bySize[:(len(bySize)+3)/4]
+	for _, f := range gone {
+		b.Unread[path.Join("config", f.Name)] = fmt.Sprintf("left out: with its %d bytes the bundle would be too large", len(f.Data))
+	}
+	b.Config = bySize[len(gone):]
+	slices.SortFunc(b.Config, func(x, y File) int { return cmp.Compare(x.Name, y.Name) })
+}
+
+func (b Bundle) write(w io.Writer) error {
 	files, err := b.files()
 	if err != nil {
 		return err
 	}
 	d := b.Document
 	m := Manifest{FormatVersion: evidence.FormatVersion, Tool: d.Tool, Case: d.ID, Created: d.Probe.Started.UTC(),
-		Redacted: b.Substituted != nil, Unread: b.Unread}
+		Redacted: b.Substituted != nil, Unread: b.Unread, LeftOut: b.LeftOut}
 	for _, f := range files {
 		sum := sha256.Sum256(f.Data)
 		m.Files = append(m.Files, ManifestFile{f.Name, int64(len(f.Data)), hex.EncodeToString(sum[:])})
@@ -125,9 +170,9 @@ func (b Bundle) files() ([]File, error) {
 	}
 	report := redaction{b.Substituted != nil, b.Substituted, b.Masked, redact.Hidden}
 	add("case.json", func(w io.Writer) error { return encode(w, d.Case) })
-	add("verdict.json", func(w io.Writer) error { return encode(w, d.Verdict) })
-	add("report.md", func(w io.Writer) error { return Markdown(w, &d.Case, d.Verdict) })
-	add("report.html", func(w io.Writer) error { return HTML(w, &d.Case, d.Verdict) })
+	add(verdictName, func(w io.Writer) error { return encode(w, d.Verdict) })
+	add("report.md", func(w io.Writer) error { return Markdown(w, &d) })
+	add("report.html", func(w io.Writer) error { return HTML(w, &d) })
 	add("packets.pcapng", func(w io.Writer) error { return Capture(w, &d.Case, d.Verdict.Summary) })
 	add("redaction.json", func(w io.Writer) error { return encode(w, report) })
 	for i, c := range b.Others {
@@ -142,14 +187,16 @@ func (b Bundle) files() ([]File, error) {
 	return files, failed
 }
 
+// errTooMuch is what leaving files out may mend.
+var errTooMuch = errors.New("a bundle is too large")
+
 // checkFiles refuses what ReadBundle would not take.
 func checkFiles(files []File) error {
 	total := 0
+	var n counter
 	for _, f := range files {
-		limit := maxBundleFile
-		if f.Name == "case.json" {
-			limit = maxBundleCase
-			if err := countObjects(f.Data); err != nil {
+		if parsed(f.Name) {
+			if err := n.file(f); err != nil {
 				return err
 			}
 		}
@@ -157,14 +204,14 @@ func checkFiles(files []File) error {
 		switch {
 		case !cleanName(f.Name):
 			return fmt.Errorf("%s: not a name for a file of a bundle", Clean(f.Name))
-		case len(f.Data) > limit:
-			return fmt.Errorf("%s: larger than %d MiB", f.Name, limit>>20)
+		case len(f.Data) > maxBundleFile:
+			return fmt.Errorf("%s: larger than %d MiB", f.Name, maxBundleFile>>20)
 		case total > maxUnpacked:
-			return fmt.Errorf("a bundle of more than %d MiB", maxUnpacked>>20)
+			return fmt.Errorf("%w: of more than %d MiB unpacked", errTooMuch, maxUnpacked>>20)
 		}
 	}
 	if len(files) >= maxFiles {
-		return fmt.Errorf("a bundle of more than %d files", maxFiles)
+		return fmt.Errorf("%w: of more than %d files", errTooMuch, maxFiles)
 	}
 	return nil
 }

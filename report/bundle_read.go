@@ -13,26 +13,26 @@ import (
 	"io"
 	"strings"
 
-	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/verdict"
 )
 
 // IsBundle reports whether head, the first bytes of a file, are a zip archive's.
 func IsBundle(head []byte) bool { return bytes.HasPrefix(head, []byte("PK")) }
 
-// ReadBundle reads the case of a bundle of size bytes. It believes nothing: every
+// ReadBundle reads the cases of a bundle of size bytes. It believes nothing: every
 // file must be named in the manifest, no larger than the limits, and have the
 // SHA-256 that the manifest gives. It writes nothing, and holds less than 64 MiB.
 // Errors are one line.
-func ReadBundle(r io.ReaderAt, size int64) (evidence.Case, error) {
-	c, err := readBundle(r, size)
+func ReadBundle(r io.ReaderAt, size int64) (Saved, error) {
+	s, err := readBundle(r, size)
 	if err != nil {
-		return evidence.Case{}, fmt.Errorf("not a sound bundle: %w", err)
+		return Saved{}, fmt.Errorf("not a sound bundle: %w", err)
 	}
-	return c, nil
+	return s, nil
 }
 
-func readBundle(r io.ReaderAt, size int64) (evidence.Case, error) {
-	var none evidence.Case
+func readBundle(r io.ReaderAt, size int64) (Saved, error) {
+	var none Saved
 	if size > MaxBundle {
 		return none, fmt.Errorf("larger than %d MiB", MaxBundle>>20)
 	}
@@ -53,7 +53,7 @@ func readBundle(r io.ReaderAt, size int64) (evidence.Case, error) {
 	if err != nil {
 		return none, err
 	}
-	var found []byte
+	var found []File // cases, and the verdict
 	for _, want := range manifest.Files {
 		f := files[want.Name]
 		if f == nil {
@@ -64,8 +64,8 @@ func readBundle(r io.ReaderAt, size int64) (evidence.Case, error) {
 		if err := verify(f, want, &keep); err != nil {
 			return none, fmt.Errorf("%s: %w", show(want.Name), err)
 		}
-		if want.Name == "case.json" {
-			found = keep.Bytes()
+		if keep.Len() > 0 {
+			found = append(found, File{want.Name, keep.Bytes()})
 		}
 	}
 	for name := range files {
@@ -73,13 +73,45 @@ func readBundle(r io.ReaderAt, size int64) (evidence.Case, error) {
 			return none, fmt.Errorf("%s is not in the manifest", show(name))
 		}
 	}
-	if found == nil {
-		return none, errors.New("case.json is missing")
+	return parseSaved(found)
+}
+
+// parseSaved makes of the files that are JSON what they say. Their limits are for all of them together.
+func parseSaved(files []File) (Saved, error) {
+	var n counter
+	byName := map[string][]byte{}
+	for _, f := range files {
+		byName[f.Name] = f.Data
+		if err := n.file(f); err != nil {
+			return Saved{}, err
+		}
 	}
-	if err := countObjects(found); err != nil {
-		return none, err
+	if byName["case.json"] == nil {
+		return Saved{}, errors.New("case.json is missing")
 	}
-	return parseCase(found)
+	var s Saved
+	var err error
+	if s.Case, err = parseCase(byName["case.json"]); err != nil {
+		return Saved{}, err
+	}
+	for i := 0; ; i++ {
+		data := byName[OtherCase(i)]
+		if data == nil {
+			break
+		}
+		c, err := parseCase(data)
+		if err != nil {
+			return Saved{}, fmt.Errorf("%s: %w", OtherCase(i), err)
+		}
+		s.Others = append(s.Others, c)
+	}
+	if data := byName[verdictName]; data != nil {
+		var v verdict.Verdict
+		if json.Unmarshal(data, &v) == nil && v.Cause != "" { // a later version's may be of another form
+			s.Verdict = &v
+		}
+	}
+	return s, nil
 }
 
 var errDirectory = errors.New("its table of contents is too large")
@@ -109,7 +141,7 @@ func contents(z *zip.Reader) (map[string]*zip.File, error) {
 	}
 	files := map[string]*zip.File{}
 	folded := map[string]bool{}
-	var total uint64
+	var total, cases uint64
 	for _, f := range z.File {
 		low := strings.ToLower(f.Name)
 		switch {
@@ -129,6 +161,11 @@ func contents(z *zip.Reader) (map[string]*zip.File, error) {
 		if total += f.UncompressedSize64; total > maxUnpacked {
 			return nil, fmt.Errorf("more than %d MiB unpacked", maxUnpacked>>20)
 		}
+		if parsed(f.Name) {
+			if cases += f.UncompressedSize64; cases > maxBundleCase {
+				return nil, fmt.Errorf("cases of more than %d MiB", maxBundleCase>>20)
+			}
+		}
 		folded[low] = true
 		files[f.Name] = f
 	}
@@ -136,13 +173,18 @@ func contents(z *zip.Reader) (map[string]*zip.File, error) {
 }
 
 func limit(name string) uint64 {
-	switch name {
-	case "case.json":
+	switch {
+	case parsed(name):
 		return maxBundleCase
-	case manifestName:
+	case name == manifestName:
 		return maxDirectory
 	}
 	return maxBundleFile
+}
+
+// parsed reports whether a file is one of those that [ReadBundle] understands.
+func parsed(name string) bool {
+	return name == verdictName || name == "case.json" || strings.HasPrefix(name, "case-") && strings.HasSuffix(name, ".json")
 }
 
 func readManifest(files map[string]*zip.File) (Manifest, error) {
@@ -177,7 +219,7 @@ func unpack(f *zip.File) ([]byte, error) {
 
 var errDamaged = errors.New("damaged")
 
-// verify reads a file to its end and compares it with the manifest. Of the case it keeps the bytes.
+// verify reads a file to its end and compares it with the manifest. It keeps the bytes of what will be parsed.
 func verify(f *zip.File, want ManifestFile, keep *bytes.Buffer) error {
 	if uint64(want.Size) != f.UncompressedSize64 {
 		return fmt.Errorf("%d bytes, the manifest says %d", f.UncompressedSize64, want.Size)
@@ -189,7 +231,7 @@ func verify(f *zip.File, want ManifestFile, keep *bytes.Buffer) error {
 	defer in.Close()
 	sum := sha256.New()
 	out := io.Writer(sum)
-	if want.Name == "case.json" {
+	if parsed(want.Name) {
 		keep.Grow(int(want.Size)) // at most its limit, see contents
 		out = io.MultiWriter(sum, keep)
 	}
@@ -204,13 +246,20 @@ func verify(f *zip.File, want ManifestFile, keep *bytes.Buffer) error {
 	return nil
 }
 
-// countObjects bounds what decoding a case can make of its bytes: two bytes of
-// JSON may become a structure of half a KiB.
-func countObjects(data []byte) error {
+// counter bounds what decoding cases can make of their bytes: two bytes of JSON
+// may become a structure of half a KiB.
+type counter struct {
+	objects, top int
+	bytes        int
+}
+
+// file counts a file, and refuses one that is too much.
+func (n *counter) file(f File) error {
+	n.bytes += len(f.Data)
 	inString, escaped := false, false
-	n, top, depth := 0, 0, 0
+	depth := 0
 	var lists [64]bool // by depth: a list, so that each comma begins an element
-	for _, b := range data {
+	for _, b := range f.Data {
 		switch {
 		case escaped:
 			escaped = false
@@ -219,22 +268,25 @@ func countObjects(data []byte) error {
 		case b == '"':
 			inString = true
 		case b == '{' || b == '[':
-			n++
+			n.objects++
 			if depth++; depth == len(lists) {
-				return errors.New("case.json is nested too deep")
+				return fmt.Errorf("%s is nested too deep", f.Name)
 			}
 			lists[depth] = b == '['
 		case b == '}' || b == ']':
 			depth = max(0, depth-1)
 		case b == ',' && lists[depth]:
-			n++
+			n.objects++
 			if depth <= 2 {
-				top++
+				n.top++
 			}
 		}
-		if n > maxObjects || top > maxTop {
-			return fmt.Errorf("case.json has more than %d events, or %d objects in all", maxTop, maxObjects)
+		if n.objects > maxObjects || n.top > maxTop {
+			return fmt.Errorf("%s has more than %d events, or %d objects in all", f.Name, maxTop, maxObjects)
 		}
+	}
+	if n.bytes > maxBundleCase {
+		return fmt.Errorf("cases of more than %d MiB", maxBundleCase>>20)
 	}
 	return nil
 }

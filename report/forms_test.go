@@ -37,7 +37,7 @@ func told(t testing.TB) map[string]*story {
 func TestMarkdownIsShort(t *testing.T) {
 	for name, s := range told(t) {
 		var b bytes.Buffer
-		if err := Markdown(&b, &s.c, s.v); err != nil {
+		if err := Markdown(&b, s.document()); err != nil {
 			t.Fatal(err)
 		}
 		lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
@@ -109,7 +109,7 @@ var outer = regexp.MustCompile(`(?i)<script|<link|<img|<iframe|\son\w+=|url\(|@i
 // and well-formed although what is in it is hostile.
 func TestHTMLStandsAlone(t *testing.T) {
 	for name, s := range told(t) {
-		page := htmlOf(t, s)
+		page := htmlOf(t, s.document())
 		if m := outer.FindString(strings.ReplaceAll(page, "http-equiv", "")); m != "" && name != "story-hostile" {
 			t.Errorf("%s: %q", name, m)
 		}
@@ -150,10 +150,10 @@ func TestHTMLStandsAlone(t *testing.T) {
 	}
 }
 
-func htmlOf(t testing.TB, s *story) string {
+func htmlOf(t testing.TB, d *Document) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := HTML(&b, &s.c, s.v); err != nil {
+	if err := HTML(&b, d); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -161,7 +161,7 @@ func htmlOf(t testing.TB, s *story) string {
 
 // TestRuleAmongNeighbours: the deciding rule is marked, and no other.
 func TestRuleAmongNeighbours(t *testing.T) {
-	page := htmlOf(t, told(t)["firewall-drop"])
+	page := htmlOf(t, told(t)["firewall-drop"].document())
 	_, chain, _ := strings.Cut(page, `<table class="chain">`)
 	chain, _, _ = strings.Cut(chain, "</table>")
 	rows := strings.Split(strings.TrimSpace(chain), "\n")
@@ -209,7 +209,7 @@ func TestHTMLInBrowser(t *testing.T) {
 		} else if name != s.v.Cause {
 			continue // another case of a cause
 		}
-		if err := os.WriteFile(filepath.Join(dir, name+".html"), []byte(htmlOf(t, s)), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name+".html"), []byte(htmlOf(t, s.document())), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		for _, width := range widths {

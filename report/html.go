@@ -17,16 +17,20 @@ import (
 // HTML prints the report as one page that needs nothing else: no script, no
 // font, no picture from elsewhere. It reads on paper, on a telephone, light and
 // dark, and by whoever does not know the tool.
-func HTML(w io.Writer, c *evidence.Case, v verdict.Verdict) error {
-	h := &hypertext{c: c, v: v}
+func HTML(w io.Writer, d *Document) error {
+	c, v := &d.Case, d.Verdict
+	h := &hypertext{d: d, c: c, v: v}
 	h.head()
 	h.banner()
+	h.recorded()
+	h.addresses()
 	h.picture(stations(c, v))
 	h.decided()
 	h.list("How we know", "proof", v.Proof)
 	h.fixes()
 	h.list("What could not be seen", "unseen", unseen(c, v, 1))
 	h.stations(stations(c, v))
+	h.hops()
 	h.timeline()
 	h.footer()
 	_, err := io.WriteString(w, h.String())
@@ -36,6 +40,7 @@ func HTML(w io.Writer, c *evidence.Case, v verdict.Verdict) error {
 // hypertext collects the page. Whatever is not ours goes through esc.
 type hypertext struct {
 	strings.Builder
+	d *Document
 	c *evidence.Case
 	v verdict.Verdict
 }

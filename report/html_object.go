@@ -24,7 +24,7 @@ func (h *hypertext) decided() {
 	h.fact("Device", w.Device, "")
 	h.fact("Hook", w.Hook, "")
 	if h.v.Direction == evidence.Reply {
-		h.fact("Direction", "reply", "the answer died, on its way back")
+		h.fact("Direction", "reply", "it is about the answer, on its way back")
 	}
 	h.fact("Kernel's words", w.Reason, in(w.Function))
 	if r := w.Rule; r != nil {

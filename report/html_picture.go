@@ -154,9 +154,9 @@ func fold(s string, n, most int) []string {
 	for _, w := range strings.Fields(Clean(s)) {
 		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(w) > n {
 			if len(out) == most-1 {
-				return append(out, cut(line, n-1)+" …")
+				return append(out, cut(line, n)+" …")
 			}
-			out, line = append(out, cut(line, n)), ""
+			out, line = append(out, cut(line, n+1)), ""
 		}
 		if line != "" {
 			line += " "
@@ -164,7 +164,7 @@ func fold(s string, n, most int) []string {
 		line += w
 	}
 	if line != "" {
-		out = append(out, cut(line, n))
+		out = append(out, cut(line, n+1))
 	}
 	return out
 }

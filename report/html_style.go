@@ -34,6 +34,8 @@ th{text-align:left;color:var(--dim);font-weight:500}
 td,th{padding:.25rem .6rem .25rem 0;vertical-align:top;border-bottom:1px solid var(--edge)}
 td.when{white-space:nowrap;text-align:right;color:var(--dim);font-variant-numeric:tabular-nums}
 tr.died td{background:var(--badbg);color:var(--bad);font-weight:600}
+tr.fine td:first-child{color:var(--good)}tr.open td:first-child{color:var(--unsure)}
+.note{border:1px solid var(--edge);border-radius:6px;background:var(--box);padding:.6rem .8rem}
 tr.gap td{color:var(--dim);font-style:italic}
 summary{cursor:pointer;margin-top:2rem;font-size:1.15rem;font-weight:600}
 footer{margin-top:2rem;color:var(--dim);font-size:.875rem}

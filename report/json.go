@@ -25,6 +25,10 @@ type Document struct {
 	Verdict verdict.Verdict `json:"verdict"`
 	// Results of each address, where the target's name has several; the rest is that of the worst.
 	Results []Result `json:"results,omitempty"`
+	// Recorded is the verdict that Tool gave when it gathered the case, where it is
+	// another than JudgedBy gives now; both are nil where it is not.
+	Recorded *verdict.Verdict `json:"recorded_verdict,omitempty"`
+	JudgedBy *evidence.Tool   `json:"judged_by,omitempty"`
 	// Timing says where our own time went: step to nanoseconds, keys end in _ns.
 	Timing map[string]int64 `json:"timing,omitempty"`
 }

@@ -5,6 +5,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,51 +20,95 @@ const ticketLines = 15
 // keeps to bullets, bold and code spans, which GitHub, GitLab and Jira render and
 // which read well where nothing is rendered (RT). All that is not our own text
 // stands in code spans, so that it can neither become markup nor mention anybody.
-func Markdown(w io.Writer, c *evidence.Case, v verdict.Verdict) error {
-	var lines []string
-	add := func(label, format string, a ...any) {
-		if len(lines) < ticketLines {
-			lines = append(lines, "- "+label+": "+fmt.Sprintf(format, a...))
-		}
-	}
-	to := endpoint(c.Target) + ": "
-	lines = append(lines, fmt.Sprintf("**pathtrace: %s** %s %s", word(v), code(endpoint(c.Target)), code(strings.TrimPrefix(v.Summary, to))), "")
-	add("Cause", "%s, certainty %s%s", code(v.Cause), code(string(v.Certainty)), placeText(v))
-	add("Probe", "%s", probeLine(c))
+func Markdown(w io.Writer, d *Document) error {
+	c, v := &d.Case, d.Verdict
+	var head, tail bullets
+	head.add("Cause", "%s, certainty %s%s", code(v.Cause), code(string(v.Certainty)), placeText(v))
+	head.add("Probe", "%s", probeLine(c))
 	if r := v.Where.Rule; r != nil && r.Text != "" {
-		add("Rule", "%s", code(r.Text))
-		add("Found in", "%s", code(ruleName(r)))
-	}
-	for i, s := range v.Proof {
-		if i == 3 {
-			add("Proof", "%d more in the report", len(v.Proof)-3)
-			break
-		}
-		add("Proof", "%s", code(s))
+		head.add("Rule", "%s", code(r.Text))
+		head.add("Found in", "%s", code(ruleName(r)))
 	}
 	if len(v.Fixes) > 0 {
-		f := v.Fixes[0]
-		if len(f.Commands) == 0 {
-			add("Fix", "%s", code(f.Summary))
-		} else {
-			add("Fix", "%s", code(strings.Join(f.Commands, "; ")))
-		}
-		if len(f.Undo) > 0 {
-			add("Undo", "%s", code(strings.Join(f.Undo, "; ")))
-		}
+		tail.fix(v.Fixes[0])
 		switch t := c.Counterfactual; {
-		case f.Verified:
-			add("Tried", "with this fix the service answers, without it not; it was taken back")
+		case v.Fixes[0].Verified:
+			tail.add("Tried", "with this fix the service answers, without it not; it was taken back")
 		case t != nil && t.Fix == 0 && t.Cause != "":
-			add("Tried", "with this fix: %s; it was taken back", code(strings.TrimPrefix(t.Summary, to)))
+			tail.add("Tried", "with this fix: %s; it was taken back", code(strings.TrimPrefix(t.Summary, endpoint(c.Target)+": ")))
 		}
+	}
+	if others := otherResults(d); len(others) > 0 {
+		tail.add("Other addresses", "%s", strings.Join(resultWords(others), "; "))
 	}
 	if list := unseen(c, v, 0); len(list) > 0 {
-		add("Not seen", "%s%s", code(list[0]), more(len(list)-1))
+		tail.add("Not seen", "%s%s", code(list[0]), more(len(list)-1))
 	}
-	add("Evidence", "case %s, pathtrace %s; the verdict again from the bundle: %s", code(c.ID), code(c.Tool.Version), code("pathtrace judge FILE.zip"))
+	if d.Recorded != nil {
+		tail.add("Judged anew", "by pathtrace %s; when it was recorded: %s, certainty %s", code(d.JudgedBy.Version), code(d.Recorded.Cause), code(string(d.Recorded.Certainty)))
+	}
+	tail.add("Evidence", "case %s, pathtrace %s; the verdict again from the bundle: %s", code(c.ID), code(c.Tool.Version), code("pathtrace judge FILE.zip"))
+
+	to := endpoint(c.Target) + ": "
+	lines := []string{fmt.Sprintf("**pathtrace: %s** %s %s", word(v), code(endpoint(c.Target)), code(strings.TrimPrefix(v.Summary, to))), ""}
+	head.proof(v.Proof, ticketLines-len(lines)-len(head)-len(tail))
+	lines = slices.Concat(lines, head, tail)
 	_, err := io.WriteString(w, strings.Join(lines, "\n")+"\n")
 	return err
+}
+
+// bullets are lines of a list.
+type bullets []string
+
+func (b *bullets) add(label, format string, a ...any) {
+	*b = append(*b, "- "+label+": "+fmt.Sprintf(format, a...))
+}
+
+// proof adds the first of the proofs in at most room lines.
+func (b *bullets) proof(proofs []string, room int) {
+	room = max(1, min(room, 4))
+	for i, s := range proofs[:min(room, len(proofs))] {
+		rest := ""
+		if i == room-1 {
+			rest = more(len(proofs) - room)
+		}
+		b.add("Proof", "%s%s", code(s), rest)
+	}
+}
+
+func (b *bullets) fix(f verdict.Fix) {
+	if len(f.Commands) == 0 {
+		b.add("Fix", "%s", code(f.Summary))
+	} else {
+		b.add("Fix", "%s", code(strings.Join(f.Commands, "; ")))
+	}
+	if len(f.Undo) > 0 {
+		b.add("Undo", "%s", code(strings.Join(f.Undo, "; ")))
+	}
+}
+
+// otherResults are those of the target's other addresses than the one that the document is about.
+func otherResults(d *Document) []Result {
+	var out []Result
+	for _, r := range d.Results {
+		if r.Target.Address != d.Target.Address {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// resultWords says in a few words what came of the first few addresses.
+func resultWords(results []Result) []string {
+	const most = 6
+	var out []string
+	for i, r := range results {
+		if i == most {
+			return append(out, fmt.Sprintf("%d more", len(results)-most))
+		}
+		out = append(out, fmt.Sprintf("%s %s", code(endpoint(r.Target)), code(r.Verdict.Cause)))
+	}
+	return out
 }
 
 // word is the verdict in one word or two.

@@ -11,62 +11,109 @@ import (
 	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
+	"github.com/pathtrace/pathtrace/verdict"
 )
 
 // MaxCase is the largest case that [ReadCase] takes, in bytes.
 const MaxCase = 64 << 20
 
-// ReadCase reads what --json printed, or a case.json; of several addresses it
-// takes that of the worst. Keys it does not know are
-// ignored, and so is a verdict: the caller judges anew. A case of another
-// major format version is refused. Errors are one line.
-func ReadCase(r io.Reader) (evidence.Case, error) {
-	data, err := readAll(r)
-	if err != nil {
-		return evidence.Case{}, err
-	}
-	return parseCase(data)
+// Saved is what was saved of a trace. The caller judges it anew: see [Saved.Document].
+type Saved struct {
+	evidence.Case
+	Others []evidence.Case // of the target's other addresses
+	// Verdict is the one that was given when the case was gathered; nil: it is
+	// not there, or not understood. It is never believed, only compared.
+	Verdict *verdict.Verdict
 }
 
-// ReadCases is [ReadCase] for each address of what --json printed, in its order.
-func ReadCases(r io.Reader) ([]evidence.Case, error) {
-	data, err := readAll(r)
+// ReadCase reads what --json printed, or a case.json. Keys it does not know are
+// ignored. A case of another major format version is refused. Errors are one line.
+func ReadCase(r io.Reader) (Saved, error) {
+	data, err := io.ReadAll(io.LimitReader(r, MaxCase+1))
 	if err != nil {
-		return nil, err
+		return Saved{}, err
 	}
-	worst, err := parseCase(data)
+	if len(data) > MaxCase {
+		return Saved{}, fmt.Errorf("not a case: larger than %d MiB", MaxCase>>20)
+	}
+	c, err := parseCase(data)
 	if err != nil {
-		return nil, err
+		return Saved{}, err
 	}
+	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
+	others, err := parseResults(data, &c)
+	if err != nil {
+		return Saved{}, err
+	}
+	var told struct {
+		Verdict  *verdict.Verdict `json:"verdict"`
+		Recorded *verdict.Verdict `json:"recorded_verdict"` // was judged anew before
+	}
+	if json.Unmarshal(data, &told) != nil {
+		told.Verdict, told.Recorded = nil, nil
+	}
+	if told.Recorded != nil {
+		told.Verdict = told.Recorded
+	}
+	return Saved{Case: c, Others: others, Verdict: told.Verdict}, nil
+}
+
+// parseResults returns the cases of the other addresses than that of c.
+func parseResults(data []byte, c *evidence.Case) ([]evidence.Case, error) {
 	var d struct{ Results []json.RawMessage }
 	if err := json.Unmarshal(data, &d); err != nil {
 		return nil, broken(data, err)
 	}
-	var all []evidence.Case
+	var others []evidence.Case
+	own := false
 	for _, raw := range d.Results {
-		c, err := parseCase(raw)
+		other, err := parseCase(raw)
 		if err != nil { // format 1.0 began with results that were not whole
-			return []evidence.Case{worst}, nil
+			return nil, nil
 		}
-		all = append(all, c)
+		if !own && other.Target.Address == c.Target.Address {
+			own = true
+			continue
+		}
+		others = append(others, other)
 	}
-	if len(all) == 0 {
-		all = append(all, worst)
-	}
-	return all, nil
+	return others, nil
 }
 
-func readAll(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, MaxCase+1))
-	if err == nil && len(data) > MaxCase {
-		err = fmt.Errorf("not a case: larger than %d MiB", MaxCase>>20)
+// Document judges what was saved, by is who does. Where the verdict that was
+// given at first says something else the document has that too.
+func (s *Saved) Document(judge func(*evidence.Case) verdict.Verdict, by evidence.Tool) Document {
+	d := NewDocument(s.Case, judge(&s.Case))
+	if s.Verdict != nil && !sameVerdict(*s.Verdict, d.Verdict) {
+		was := NewDocument(evidence.Case{}, *s.Verdict).Verdict
+		d.Recorded, d.JudgedBy = &was, &by
 	}
-	return data, err
+	if len(s.Others) == 0 {
+		return d
+	}
+	d.Results = append(d.Results, NewResult(d.Case, d.Verdict))
+	for i := range s.Others {
+		c := s.Others[i]
+		d.Results = append(d.Results, NewResult(c, judge(&c)))
+	}
+	return d
 }
+
+// sameVerdict compares what verdicts claim, not their wording.
+func sameVerdict(a, b verdict.Verdict) bool {
+	claim := func(v verdict.Verdict) string {
+		v = NewDocument(evidence.Case{}, v).Verdict
+		where, _ := json.Marshal(v.Where) // of strings and numbers
+		return fmt.Sprint(v.Cause, " ", v.Certainty, " ", v.Direction, " ", string(where))
+	}
+	return claim(a) == claim(b)
+}
+
+const byteOrderMark = "\xef\xbb\xbf"
 
 func parseCase(data []byte) (evidence.Case, error) {
 	// Other tools put a byte order mark before JSON; ours does not.
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	if err := identify(data); err != nil {
 		return evidence.Case{}, err
 	}

@@ -20,6 +20,11 @@ type story struct {
 	to   string
 }
 
+func (s *story) document() *Document {
+	d := NewDocument(s.c, s.v)
+	return &d
+}
+
 func newStory() *story {
 	s := &story{from: "10.77.1.2", to: "10.77.2.2"}
 	s.c = evidence.Case{

@@ -187,6 +187,7 @@ func (p *page) blocks(c *evidence.Case, v verdict.Verdict, verbose int) {
 	for _, s := range v.Proof {
 		p.block("proof", Clean(s))
 	}
+	p.hops(c)
 	for _, l := range c.Logs {
 		p.block("log", Clean(l.Source+": "+l.Text))
 	}

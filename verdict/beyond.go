@@ -41,8 +41,16 @@ func walkOf(c *evidence.Case, protocol string) *evidence.Walk {
 func walked(w *evidence.Walk) string {
 	what := map[string]string{"tcp": "SYNs", "udp": "datagrams", "icmp": "echo requests"}[w.Protocol]
 	parts := make([]string, 0, len(w.Hops))
-	for _, h := range w.Hops {
-		parts = append(parts, fmt.Sprintf("%d %s", h.TTL, answered1(h)))
+	for i := 0; i < len(w.Hops); i++ {
+		h := w.Hops[i]
+		ttl := fmt.Sprint(h.TTL)
+		for h.Answer == "" && i+1 < len(w.Hops) && w.Hops[i+1].Answer == "" {
+			i++
+		}
+		if w.Hops[i].TTL != h.TTL {
+			ttl += fmt.Sprintf("–%d", w.Hops[i].TTL)
+		}
+		parts = append(parts, ttl+" "+answered1(h))
 	}
 	return fmt.Sprintf("%s with rising TTL: %s", what, strings.Join(parts, ", "))
 }

@@ -115,16 +115,17 @@ func (a *app) ticketFlag(to string) (func(context.Context, []byte) error, error)
 // commentOf reads a bundle, which must be sound. The file's name on the ticket
 // is made of the case and of its bytes, so that the same is not attached twice.
 func (a *app) commentOf(data []byte) (ticket.Comment, error) {
-	c, err := report.ReadBundle(bytes.NewReader(data), int64(len(data)))
+	s, err := report.ReadBundle(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
 		return ticket.Comment{}, err
 	}
+	d := s.Document(a.judge, thisTool())
 	var text strings.Builder
-	if err := report.Markdown(&text, &c, a.judge(&c)); err != nil {
+	if err := report.Markdown(&text, &d); err != nil {
 		return ticket.Comment{}, err
 	}
 	sum := sha256.Sum256(data)
-	return ticket.Comment{Text: text.String(), Name: fmt.Sprintf("pathtrace-%s-%x.zip", fileName(c.ID), sum[:4]), Data: data}, nil
+	return ticket.Comment{Text: text.String(), Name: fmt.Sprintf("pathtrace-%s-%x.zip", fileName(s.ID), sum[:4]), Data: data}, nil
 }
 
 // ticketSystem reads from the environment where a system is, and the token for it.

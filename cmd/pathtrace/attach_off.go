@@ -8,6 +8,8 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pathtrace/pathtrace/report"
 )
 
 // optional subcommands: none with the tag notickets.
@@ -15,4 +17,8 @@ var optional []func(*app) *cobra.Command
 
 func (a *app) ticketFlag(string) (func(context.Context, []byte) error, error) {
 	return nil, badUse("--ticket: this pathtrace was built without")
+}
+
+func (a *app) otlpFlag(string) (func(context.Context, []report.Document) error, error) {
+	return nil, badUse("--otlp: this pathtrace was built without")
 }

@@ -42,10 +42,10 @@ func (f *flags) save(o *Options) error {
 // asked for. It returns what may be shown: with --redact nothing else is.
 func (a *app) save(ctx context.Context, results []result, o Options) ([]result, error) {
 	packing := o.Bundle != "" || o.Attach != nil
-	if !packing && !o.Redact {
+	if !packing && !o.Redact && o.Export == nil {
 		return results, nil
 	}
-	done := slowly(a.progress(o), "reading and packing the configuration")
+	done := slowly(a.progress(o), "reading and packing what was seen")
 	defer done()
 	at := worst(results)
 	var texts toolTexts
@@ -53,9 +53,17 @@ func (a *app) save(ctx context.Context, results []result, o Options) ([]result, 
 		// What was seen is worth saving also when the user has lost patience.
 		texts = a.config(context.WithoutCancel(ctx), &results[at].c)
 	}
-	p, err := pack(results, at, texts, o.Redact)
+	small, leftOut := results, []string(nil)
+	if packing {
+		small, leftOut = a.trim(results)
+	}
+	p, err := pack(small, at, texts, o.Redact)
 	if err != nil {
 		return nil, fmt.Errorf("no bundle: %w", err)
+	}
+	p.LeftOut = leftOut
+	for _, what := range leftOut {
+		fmt.Fprintln(a.stderr, "pathtrace: left out of the bundle, which would be too large: "+report.Clean(what))
 	}
 	if o.Redact {
 		for i, r := range p.results {
@@ -65,6 +73,7 @@ func (a *app) save(ctx context.Context, results []result, o Options) ([]result, 
 		}
 		results = p.results
 	}
+	a.export(ctx, p.results, o)
 	if !packing {
 		return results, nil
 	}
@@ -74,6 +83,35 @@ func (a *app) save(ctx context.Context, results []result, o Options) ([]result, 
 	}
 	done()
 	return results, errors.Join(a.keep(p, bundle.Bytes(), o), attach(ctx, bundle.Bytes(), o))
+}
+
+// trim returns the results as they fit into a bundle together.
+func (a *app) trim(results []result) (small []result, leftOut []string) {
+	for _, r := range results {
+		c, gone := report.Trim(r.c, r.v, len(results), a.judge)
+		if len(gone) > 0 {
+			leftOut = append(leftOut, fmt.Sprintf("of %s: %s", c.Target.Address, strings.Join(gone, ", ")))
+		}
+		small = append(small, result{c, r.v})
+	}
+	return small, leftOut
+}
+
+// export sends the probes to a collector. That this fails is said, and changes nothing.
+func (a *app) export(ctx context.Context, masked []result, o Options) {
+	if o.Export == nil {
+		return
+	}
+	docs := make([]report.Document, 0, len(masked))
+	for _, r := range masked {
+		docs = append(docs, report.NewDocument(r.c, r.v))
+	}
+	done := slowly(a.progress(o), "sending the trace")
+	err := o.Export(ctx, docs)
+	done()
+	if err != nil {
+		fmt.Fprintln(a.stderr, "pathtrace: "+report.Clean(strings.ReplaceAll(err.Error(), "\n", "; ")))
+	}
 }
 
 // keep writes the bundle, and beside it the map of what was substituted.
@@ -137,7 +175,7 @@ func pack(results []result, at int, texts toolTexts, substitute bool) (packed, e
 				p.Others = append(p.Others, copied[i].Case)
 			}
 		}
-		p.Document = copied[at]
+		p.Document = document(p.results, at)
 		p.config(texts, r)
 	}
 	if !substitute {

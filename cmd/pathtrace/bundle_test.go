@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,10 +33,11 @@ func secretive(t *testing.T) evidence.Case {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	c, err := report.ReadCase(f)
+	s, err := report.ReadCase(f)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := s.Case
 	c.Host.Name = "db01.corp.acme"
 	c.Target.Input = "http://bob@web7.corp.acme/private?token=hunter2-S3cr3t"
 	c.Unseen = append(c.Unseen, "web7: password=hunter2-S3cr3t")
@@ -117,11 +119,11 @@ func TestRedactedBundle(t *testing.T) {
 	if info, err := os.Stat(name + ".map"); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v %v", info.Mode(), err)
 	}
-	all, err := (&app{}).openCases(name)
+	back, err := (&app{}).openCase(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := verdict.Judge(&all[0]), verdict.Judge(&c); got.Cause != want.Cause || got.Certainty != want.Certainty {
+	if got, want := verdict.Judge(&back.Case), verdict.Judge(&c); got.Cause != want.Cause || got.Certainty != want.Certainty {
 		t.Errorf("judged as %s %s, was %s %s", got.Cause, got.Certainty, want.Cause, want.Certainty)
 	}
 }
@@ -138,13 +140,34 @@ func TestRedactWithoutBundle(t *testing.T) {
 // TestUnsavedBundle: the verdict is told all the same, and the exit code says that something is missing.
 func TestUnsavedBundle(t *testing.T) {
 	c := secretive(t)
-	c.Events = append(c.Events, make([]evidence.Event, 20000)...)
+	c.Unseen = append(c.Unseen, strings.Repeat("x", 9<<20))
 	f, dir, code := saving(t, c)
-	if code != exitNoTrace || !strings.HasPrefix(f.stderr.String(), "pathtrace: no bundle: case.json has more than") || f.stdout.Len() == 0 {
+	if code != exitNoTrace || !strings.Contains(f.stderr.String(), "pathtrace: no bundle: cases of more than 8 MiB") || f.stdout.Len() == 0 {
 		t.Errorf("exit %d: %s", code, f.stderr.String())
 	}
 	if names := list(t, dir); len(names) != 0 {
 		t.Errorf("left behind: %v", names)
+	}
+}
+
+// TestLargeBundle: a case that is too large is saved all the same, and what it leaves out is said.
+func TestLargeBundle(t *testing.T) {
+	c := secretive(t)
+	whole := verdict.Judge(&c)
+	first := c.Events[0]
+	c.Events = append(slices.Repeat([]evidence.Event{first}, 20000), c.Events...)
+	for _, args := range [][]string{nil, {"--redact"}} {
+		f, dir, code := saving(t, c, args...)
+		if code != exitCause || !strings.HasPrefix(f.stderr.String(), "pathtrace: left out of the bundle, which would be too large: of 10.77.2.2: 199") || strings.Count(f.stderr.String(), "\n") != 1 {
+			t.Errorf("%v: exit %d: %.300s", args, code, f.stderr.String())
+		}
+		back, err := (&app{}).openCase(filepath.Join(dir, "x.zip"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := verdict.Judge(&back.Case); got.Cause != whole.Cause || got.Certainty != whole.Certainty {
+			t.Errorf("%v: judged as %s %s", args, got.Cause, got.Certainty)
+		}
 	}
 }
 

@@ -174,7 +174,7 @@ func read(t *testing.T, name string) evidence.Case {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return c.Case
 }
 
 func TestProgressOnlyOnATerminal(t *testing.T) {

@@ -10,6 +10,7 @@ type flags struct {
 	source, port, device, mark, netns, pid, timeout   word
 	container                                         word
 	send, expect, hooks, scope, color, bundle, ticket word
+	otlp                                              word
 	noTouch, json, quiet, timing, redact, version     bool
 	verifyFix, yes, force                             bool
 	trial                                             word // --for
@@ -90,6 +91,7 @@ func (f *flags) groups() []flagGroup {
 	out.word(&f.bundle, "output", "o", "FILE", "", "write the evidence into this archive, FILE.zip")
 	out.BoolVar(&f.redact, "redact", false, "the same substitute for the same address, name and user everywhere")
 	out.word(&f.ticket, "ticket", "", "TICKET", "", "put the bundle on this ticket: rt:12, redmine:12, jira:OPS-12 …")
+	out.word(&f.otlp, "otlp", "", "URL", "", "send the path as a trace to this OpenTelemetry collector")
 	out.BoolVar(&f.timing, "timing", false, "where our own time went, on stderr and in the JSON")
 	out.BoolVar(&f.version, "version", false, "which pathtrace this is")
 	out.BoolP("help", "h", false, "this text")

@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/report"
 )
 
@@ -43,63 +42,76 @@ func newJudgeCmd(a *app) *cobra.Command {
 }
 
 func (a *app) judgeFile(o Options, name string) error {
-	results, err := a.judgeAll(name)
+	s, err := a.openCase(name)
 	if err != nil {
 		return err
 	}
-	return a.printAll(results, o)
+	d := s.Document(a.judge, thisTool())
+	a.code = exitCode(d.Verdict)
+	for _, r := range d.Results {
+		a.code = max(a.code, exitCode(r.Verdict))
+	}
+	return a.printSaved(&s, d, o)
 }
 
-// judgeAll judges each case of a file anew.
-func (a *app) judgeAll(name string) ([]result, error) {
-	cases, err := a.openCases(name)
-	if err != nil {
-		return nil, err
+// printSaved prints what was saved and judged anew. That it was judged otherwise
+// when it was recorded is said beside it.
+func (a *app) printSaved(s *report.Saved, d report.Document, o Options) error {
+	if was := d.Recorded; was != nil {
+		fmt.Fprintf(a.stderr, "pathtrace: judged anew by %s; %s, which recorded it, said %s (%s): %s\n", d.JudgedBy.Version,
+			report.Clean(d.Tool.Version), report.Clean(was.Cause), report.Clean(string(was.Certainty)), report.Clean(was.Summary))
 	}
-	results := make([]result, 0, len(cases))
-	for _, c := range cases {
-		results = append(results, result{c, a.judge(&c)})
+	if !o.JSON {
+		for _, other := range s.Others {
+			if err := a.print(report.NewDocument(other, a.judge(&other)), o); err != nil {
+				return err
+			}
+			if !o.Quiet {
+				a.out.WriteByte('\n')
+			}
+		}
 	}
-	return results, nil
+	return a.print(d, o)
 }
 
-// openCases reads the case of a bundle, or those of what --json printed; - is standard input.
-func (a *app) openCases(name string) ([]evidence.Case, error) {
+// openCase reads a bundle, or what --json printed; - is standard input.
+func (a *app) openCase(name string) (report.Saved, error) {
 	if name == "-" {
-		return readCases("standard input", a.stdin, nil)
+		return readCase("standard input", a.stdin, nil)
 	}
 	file, err := os.Open(name)
 	if err != nil {
-		return nil, noCase(err)
+		return report.Saved{}, noCase(err)
 	}
 	defer file.Close()
-	return readCases(name, file, file)
+	return readCase(name, file, file)
 }
 
-// readCases reads from in; archive is the same where it can be read at any place.
-func readCases(name string, in io.Reader, archive *os.File) (cases []evidence.Case, err error) {
+// readCase reads from in; archive is the same where it can be read at any place.
+func readCase(name string, in io.Reader, archive *os.File) (report.Saved, error) {
 	buffered := bufio.NewReader(in)
 	head, _ := buffered.Peek(4) // an error shows again below
+	var s report.Saved
+	var err error
 	switch {
 	case report.IsBundle(head) && archive == nil:
 		err = errors.New("a bundle cannot be read from a pipe: name the file")
 	case report.IsBundle(head):
 		var info fs.FileInfo
 		if info, err = archive.Stat(); err == nil {
-			cases = make([]evidence.Case, 1)
-			cases[0], err = report.ReadBundle(archive, info.Size())
+			s, err = report.ReadBundle(archive, info.Size())
 		}
 	default:
-		cases, err = report.ReadCases(buffered)
+		s, err = report.ReadCase(buffered)
 	}
 	var path *fs.PathError
 	switch {
 	case errors.As(err, &path):
-		return nil, noCase(err)
+		return s, noCase(err)
 	case err != nil:
-		return nil, noCase(fmt.Errorf("%s: %w", name, err))
+		return s, noCase(fmt.Errorf("%s: %w", name, err))
 	}
-	return cases, nil
+	return s, nil
 }
 
 func noCase(err error) error { return &UsageError{Code: "case", Err: err} }

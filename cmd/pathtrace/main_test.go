@@ -68,10 +68,11 @@ func archives(name, dir string) error {
 		return err
 	}
 	defer f.Close()
-	c, err := report.ReadCase(f)
+	s, err := report.ReadCase(f)
 	if err != nil {
 		return err
 	}
+	c := s.Case
 	var b bytes.Buffer
 	if err := report.WriteBundle(&b, report.Bundle{Document: report.NewDocument(c, verdict.Judge(&c))}); err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pathtrace/pathtrace/internal/peer"
 	"github.com/pathtrace/pathtrace/netcfg"
+	"github.com/pathtrace/pathtrace/report"
 	"github.com/pathtrace/pathtrace/tracer"
 )
 
@@ -43,7 +44,8 @@ type Options struct {
 
 	Bundle string // where to write the evidence; empty: nowhere
 	Redact bool
-	Attach func(ctx context.Context, bundle []byte) error // to the ticket; nil: there is none
+	Attach func(ctx context.Context, bundle []byte) error            // to the ticket; nil: there is none
+	Export func(ctx context.Context, probes []report.Document) error // to a collector; nil: there is none
 
 	Trial *Trial // of the fix; nil: none
 
@@ -76,6 +78,11 @@ func (f *flags) options(a *app) (Options, error) {
 	var err error
 	if f.ticket != "" {
 		if o.Attach, err = a.ticketFlag(string(f.ticket)); err != nil {
+			return o, err
+		}
+	}
+	if f.otlp != "" {
+		if o.Export, err = a.otlpFlag(string(f.otlp)); err != nil {
 			return o, err
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/pathtrace/pathtrace/report"
 )
 
-var reportFormats = []string{"text", "md", "html", "json"}
+var reportFormats = []string{"text", "md", "html", "json", "otlp"}
 
 // newReportCmd makes the command that prints what was saved in another form.
 func newReportCmd(a *app) *cobra.Command {
@@ -19,7 +19,7 @@ func newReportCmd(a *app) *cobra.Command {
 	format := "text"
 	cmd := &cobra.Command{
 		Use:   "report [flags] BUNDLE|CASE.json|-",
-		Short: "what was saved as text, md, html or json: on any machine, without root",
+		Short: "what was saved as text, md, html, json or otlp: on any machine, without root",
 		Example: "  sudo pathtrace -o case.zip 10.0.0.5:80\n" +
 			"  pathtrace report case.zip --format html >case.html",
 		Args: func(_ *cobra.Command, args []string) error {
@@ -39,29 +39,32 @@ func newReportCmd(a *app) *cobra.Command {
 			return a.report(o, args[0], format)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", format, "text, md, html or json")
+	cmd.Flags().StringVar(&format, "format", format, "text, md, html, json or otlp (OpenTelemetry)")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(reportFormats, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that is not there
 	cmd.Flags().AddFlagSet(f.output().FlagSet)
 	return cmd
 }
 
-// report prints a saved case; of several addresses md and html show the worst. It
-// ends well when it could: the verdict is not about this run.
+// report prints a saved case. It ends well when it could: the verdict is not about this run.
 func (a *app) report(o Options, name, format string) error {
-	results, err := a.judgeAll(name)
+	s, err := a.openCase(name)
 	if err != nil {
 		return err
 	}
-	r := results[worst(results)]
+	d := s.Document(a.judge, thisTool())
 	switch format {
 	case "md":
-		return report.Markdown(&a.out, &r.c, r.v)
+		return report.Markdown(&a.out, &d)
 	case "html":
-		return report.HTML(&a.out, &r.c, r.v)
+		return report.HTML(&a.out, &d)
+	case "otlp":
+		all := []report.Document{d}
+		for _, other := range s.Others {
+			all = append(all, report.NewDocument(other, a.judge(&other)))
+		}
+		return report.OTLP(&a.out, all)
 	case "json":
 		o.JSON = true
 	}
-	err = a.printAll(results, o)
-	a.code = 0
-	return err
+	return a.printSaved(&s, d, o)
 }

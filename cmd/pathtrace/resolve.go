@@ -100,7 +100,7 @@ func (a *app) tracePath(ctx context.Context, o Options, t Target, err error) err
 	u.Path = &r
 	u.Err = fmt.Errorf("%w; a question to %s that was traced: %s", u.Err, server, v.Summary)
 	if !o.JSON {
-		if err := a.print(c, v, o, nil); err != nil {
+		if err := a.print(report.NewDocument(c, v), o); err != nil {
 			return err
 		}
 	}

@@ -231,7 +231,7 @@ func (a *app) printAll(results []result, o Options) error {
 	at := worst(results)
 	a.code = exitCode(results[at].v)
 	if o.JSON || len(results) == 1 {
-		return a.print(results[at].c, results[at].v, o, results)
+		return a.print(document(results, at), o)
 	}
 	order := append(slices.Delete(slices.Clone(results), at, at+1), results[at])
 	for i, r := range order {
@@ -240,25 +240,30 @@ func (a *app) printAll(results []result, o Options) error {
 		}
 		oneOf := o
 		oneOf.Timing = o.Timing && i == len(order)-1
-		if err := a.print(r.c, r.v, oneOf, nil); err != nil {
+		if err := a.print(report.NewDocument(r.c, r.v), oneOf); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *app) print(c evidence.Case, v verdict.Verdict, o Options, all []result) error {
+// document is about results[at], and lists what came of the others.
+func document(results []result, at int) report.Document {
+	d := report.NewDocument(results[at].c, results[at].v)
+	if len(results) > 1 {
+		for _, r := range results {
+			d.Results = append(d.Results, report.NewResult(r.c, r.v))
+		}
+	}
+	return d
+}
+
+func (a *app) print(d report.Document, o Options) error {
 	if o.Timing {
 		printTiming(a.stderr, o.Clock)
 	}
 	if !o.JSON {
-		return report.Text(&a.out, &c, v, report.Options{Color: o.Color, Verbose: o.Verbose, Quiet: o.Quiet, Width: o.Width})
-	}
-	d := report.NewDocument(c, v)
-	if len(all) > 1 {
-		for _, r := range all {
-			d.Results = append(d.Results, report.NewResult(r.c, r.v))
-		}
+		return report.Text(&a.out, &d.Case, d.Verdict, report.Options{Color: o.Color, Verbose: o.Verbose, Quiet: o.Quiet, Width: o.Width})
 	}
 	if o.Timing {
 		d.Timing = timing(o.Clock)

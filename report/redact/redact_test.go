@@ -244,3 +244,27 @@ func FuzzText(f *testing.F) {
 		}
 	})
 }
+
+// TestCertificateNames: the names in a certificate are known, also where a verdict repeats them in its own words.
+func TestCertificateNames(t *testing.T) {
+	c := cases(t)["reachable-expired-certificate"]
+	type both struct {
+		Case    evidence.Case
+		Verdict verdict.Verdict
+	}
+	whole := both{c, verdict.Judge(&c)}
+	if !strings.Contains(string(encode(t, whole.Verdict)), "CN=web") {
+		t.Fatal("the verdict does not name the certificate")
+	}
+	var out both
+	redact.Apply(redact.Names(&c), func(r *redact.Redactor) {
+		out = both{}
+		if err := json.Unmarshal(encode(t, whole), &out); err != nil {
+			t.Fatal(err)
+		}
+		r.Document(&out)
+	})
+	if text := string(encode(t, out)); strings.Contains(text, "CN=web") {
+		t.Error(text)
+	}
+}

@@ -111,7 +111,24 @@ func Names(c *evidence.Case) Known {
 	if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err != nil && !strings.ContainsAny(s, "[]:") {
 		k.Hosts = append(k.Hosts, s)
 	}
+	if d := c.Probe.Dialogue; d != nil && d.TLS != nil {
+		k.Hosts = append(k.Hosts, d.TLS.SNI)
+		for _, x := range d.TLS.Certificates {
+			k.Hosts = append(append(k.Hosts, x.Names...), distinguished(x.Subject)...)
+			k.Hosts = append(k.Hosts, distinguished(x.Issuer)...)
+		}
+	}
 	return k
+}
+
+// distinguished returns the values of a certificate's name, CN=web,O=Acme.
+func distinguished(s string) (values []string) {
+	for part := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == ',' || r == '+' }) {
+		if _, value, ok := strings.Cut(part, "="); ok {
+			values = append(values, strings.TrimSpace(value))
+		}
+	}
+	return values
 }
 
 // Input substitutes what the user typed as the target. Of a URL only scheme, user, host and port stay.
