@@ -40,7 +40,10 @@ func TestRandomRulesets(t *testing.T) {
 			r = g.iptables()
 		}
 		text := b.load(r)
-		for range 3 {
+		for nth := range 5 {
+			if nth >= 3 && !r.legacy { // the same ruleset, changed under the tracer
+				text += "# then:\n" + b.edit(g, r)
+			}
 			p := datagram{sources[g.IntN(len(sources))], g.port()}
 			want, got := r.judge(p), b.send(r, p)
 			decisions += len(want)
@@ -185,6 +188,24 @@ func (b *bench) loadNFT(r *ruleset) string {
 		}
 	}
 	return text
+}
+
+var listedRule = regexp.MustCompile(`(?m)[^{] # handle (\d+)$`)
+
+// edit changes one rule of what is loaded, and learns the chain's handles anew.
+func (b *bench) edit(g generator, r *ruleset) string {
+	b.t.Helper()
+	c, command := g.edit(r)
+	b.tool("nft", "-f", "/dev/stdin", command+"\n")
+	c.handles = nil
+	for _, m := range listedRule.FindAllStringSubmatch(b.tool("nft", "-a", "list", "chain", c.family, c.table, c.name, ""), -1) {
+		h, _ := strconv.ParseUint(m[1], 10, 64)
+		c.handles = append(c.handles, h)
+	}
+	if len(c.handles) != len(c.rules) {
+		b.t.Fatalf("%d handles for %d rules of %s after %s", len(c.handles), len(c.rules), c.name, command)
+	}
+	return command + "\n"
 }
 
 // send sends one datagram, and returns the steps that gave a verdict.

@@ -210,21 +210,52 @@ func (r *ruleset) order() {
 
 func (g generator) fill(c *ruleChain, further []*ruleChain) {
 	for range g.IntN(7) {
-		text, f := g.condition(false)
 		if g.IntN(6) == 0 && len(further) > 0 {
 			c.rules = append(c.rules, g.vmap(further))
 			continue
 		}
-		verdict, target := g.verdict(further, true)
-		words := strings.TrimSpace(verdict + " " + target)
-		if g.IntN(2) == 0 || words == "" {
-			words = strings.TrimSpace("counter " + words)
-		}
-		if verdict == "reject" {
-			verdict = "drop"
-		}
-		c.rules = append(c.rules, genRule{strings.TrimSpace(text + " " + words), f, func(datagram) (string, string) { return verdict, target }})
+		c.rules = append(c.rules, g.rule(further))
 	}
+}
+
+// rule makes a rule of nftables with one verdict, or none.
+func (g generator) rule(further []*ruleChain) genRule {
+	text, f := g.condition(false)
+	verdict, target := g.verdict(further, true)
+	words := strings.TrimSpace(verdict + " " + target)
+	if g.IntN(2) == 0 || words == "" {
+		words = strings.TrimSpace("counter " + words)
+	}
+	if verdict == "reject" {
+		verdict = "drop"
+	}
+	return genRule{strings.TrimSpace(text + " " + words), f, func(datagram) (string, string) { return verdict, target }}
+}
+
+// edit inserts, replaces or deletes a rule of nftables, so that handles no
+// longer rise along the chain. It returns the command for nft.
+func (g generator) edit(r *ruleset) (c *ruleChain, command string) {
+	c = r.chains[g.IntN(len(r.chains))]
+	where, rule := fmt.Sprintf("%s %s %s", c.family, c.table, c.name), g.rule(nil)
+	i := 0
+	if len(c.rules) > 0 {
+		i = g.IntN(len(c.rules))
+	}
+	switch op := g.IntN(4); {
+	case op == 0 || len(c.rules) == 0:
+		c.rules = slices.Insert(c.rules, 0, rule)
+		return c, fmt.Sprintf("insert rule %s %s", where, rule.text)
+	case op == 1:
+		command = fmt.Sprintf("insert rule %s handle %d %s", where, c.handles[i], rule.text)
+		c.rules = slices.Insert(c.rules, i, rule)
+	case op == 2 && !strings.Contains(rule.text, "{"): // nft 1.0.6 aborts where what is replaced by has a set of intervals
+		command = fmt.Sprintf("replace rule %s handle %d %s", where, c.handles[i], rule.text)
+		c.rules[i] = rule
+	default:
+		command = fmt.Sprintf("delete rule %s handle %d", where, c.handles[i])
+		c.rules = slices.Delete(c.rules, i, i+1)
+	}
+	return c, command
 }
 
 // vmap is a rule whose verdict stands in a map, of ports or of addresses with ports.
