@@ -74,11 +74,7 @@ func (s *spaces) add(n *netcfg.Netns) {
 
 // nameInitial calls the initial namespace "init", as only the kernel can tell
 // it: in a container, process 1 is in another one, or may not be looked at.
-// Where the kernel does not tell (0), process 1 is believed.
 func (s *spaces) nameInitial(inode uint32) {
-	if inode == 0 {
-		return
-	}
 	for i, n := range s.byInode {
 		switch {
 		case i == inode:
