@@ -23,23 +23,17 @@ func withoutCopies(c *evidence.Case, fates []*evidence.Event) []*evidence.Event 
 		explained[direction(c, e)] = explained[direction(c, e)] || !isStray(e)
 	}
 	fates = slices.DeleteFunc(slices.Clone(fates), func(e *evidence.Event) bool { return isStray(e) && explained[direction(c, e)] })
+	arrived := map[*evidence.Event]bool{}
+	for _, e := range fates {
+		arrived[e] = atDestination(c, e)
+	}
 	return slices.DeleteFunc(slices.Clone(fates), func(e *evidence.Event) bool {
-		return slices.ContainsFunc(fates, func(o *evidence.Event) bool { return outranks(c, o, e) })
+		return e.Kind == evidence.Drop && slices.ContainsFunc(fates, func(o *evidence.Event) bool {
+			// It came to the host that has the address, and e did not, or it was the last one left.
+			counts := arrived[o] && !arrived[e] || arrived[o] == arrived[e] && e.Copy && !o.Copy
+			return counts && sameSending(c, o, e)
+		})
 	})
-}
-
-// outranks reports whether o is the fate of a copy of e's packet that counts for
-// more: it came to the host that has the address, and e did not, or it was the last one left.
-func outranks(c *evidence.Case, o, e *evidence.Event) bool {
-	if e.Kind != evidence.Drop || !sameSending(c, o, e) {
-		return false
-	}
-	switch here, there := atDestination(c, e), atDestination(c, o); {
-	case here != there:
-		return there
-	default:
-		return e.Copy && !o.Copy
-	}
 }
 
 // sameSending reports whether a and b are about two buffers that hold the same segment of the
@@ -52,9 +46,12 @@ func sameSending(c *evidence.Case, a, b *evidence.Event) bool {
 		return false
 	}
 	from, to := min(a.At, b.At), max(a.At, b.At)
-	return !slices.ContainsFunc(c.Events, func(e evidence.Event) bool {
-		return e.Kind == evidence.Retransmit && e.At > from && e.At < to
-	})
+	for i := range c.Events {
+		if e := &c.Events[i]; e.Kind == evidence.Retransmit && e.At > from && e.At < to {
+			return false
+		}
+	}
+	return true
 }
 
 // atDestination reports whether the namespace of e is known to have the address that e's packet bears.

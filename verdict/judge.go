@@ -124,8 +124,15 @@ func contradicted(c *evidence.Case, v *Verdict, e *evidence.Event) *Verdict {
 	return w
 }
 
+// maxEarlier bounds how many drops of other copies are explained one by one: a probe sends a few packets.
+const maxEarlier = 64
+
 // noteEarlier adds the drops of other copies to the proof.
 func noteEarlier(c *evidence.Case, v *Verdict, earlier []*evidence.Event, what string) {
+	if more := len(earlier) - maxEarlier; more > 0 {
+		v.Proof = append(v.Proof, fmt.Sprintf("%d drops of our packets before those that follow", more))
+		earlier = earlier[more:]
+	}
 	count := map[string]int{}
 	var order []string
 	for _, e := range earlier {
