@@ -124,6 +124,7 @@ check-generated: generate ## the same, and fail when anything differs from what 
 
 install: build ## install it below PREFIX=/usr/local
 	install -D -m 0755 pathtrace $(DESTDIR)$(PREFIX)/bin/pathtrace
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 docs/man/*.8
 
 clean: ## remove what was built
 	rm -rf pathtrace dist
