@@ -165,6 +165,36 @@ __noinline int match_headers(const struct packet *p)
 }
 
 /*
+ * Whether the packet is at first sight none of ours: most of a busy host's are told so
+ * by one read, of its headers as they mostly are. It must not be true of any that
+ * match_packet() would know.
+ */
+static __always_inline int foreign(__u64 l3, __u32 protocol)
+{
+	__u8 h[56], *l4;
+	__u8 proto;
+	__u16 x;
+
+	if (protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_probe_read_kernel(h, 36, (void *)l3) || be16(h + 6) & 0x3fff || h[0] != 0x45)
+			return 0; /* fragments may have no ports, options move them */
+		proto = h[9];
+		l4 = h + 20;
+	} else {
+		if (bpf_probe_read_kernel(h, 56, (void *)l3) || (h[6] != PROTO_TCP && h[6] != PROTO_UDP))
+			return 0; /* extension headers, neighbour discovery */
+		proto = h[6];
+		l4 = h + 40;
+	}
+	if (proto != probe.proto)
+		return proto != PROTO_ICMP && proto != PROTO_ICMPV6; /* errors quote */
+	if (proto != PROTO_TCP)
+		return 0;
+	x = *(__u16 *)l4 ^ *(__u16 *)(l4 + 2);
+	return !(*seen_byte(x) & 1 << (x & 7)) && be32(l4 + 4) != probe.isn && be32(l4 + 8) != probe.isn + 1;
+}
+
+/*
  * Reads and judges the packet whose network header is at l3; returns its
  * direction. p holds its outer headers. A function of its own, verified once.
  */
@@ -176,7 +206,7 @@ __noinline int match_packet(struct packet *p, __u64 l3, __u32 protocol)
 	__u64 l4;
 	__u8 d;
 
-	if (!p)
+	if (!p || foreign(l3, protocol))
 		return DIR_NONE;
 	l4 = read_headers(p, l3, protocol);
 	if (!l4)
