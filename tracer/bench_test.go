@@ -79,7 +79,7 @@ func bpftraced(b *testing.B) func() {
 	if _, err := exec.LookPath("bpftrace"); err != nil {
 		b.Skip("needs bpftrace")
 	}
-	const same = "kprobe:nft_do_chain,kretprobe:nft_do_chain,kprobe:nft_*_eval,kretprobe:nft_*_eval,kprobe:ipt_do_table,kretprobe:ipt_do_table," +
+	const same = "kprobe:nft_do_chain,kretprobe:nft_do_chain,kprobe:nft_immediate_eval,kretprobe:nft_immediate_eval,kprobe:ipt_do_table,kretprobe:ipt_do_table," +
 		"tracepoint:net:netif_receive_skb,tracepoint:net:net_dev_queue,tracepoint:skb:kfree_skb,tracepoint:skb:consume_skb"
 	cmd := exec.Command("bpftrace", "-e", same+" { @ = count(); } interval:s:1 { printf(\"attached\\n\"); }")
 	out, err := cmd.StdoutPipe()

@@ -200,11 +200,32 @@ func (t *Tracer) Watch(key Key) error {
 		On: 1, Isn: key.ISN, Tgid: uint32(os.Getpid()), Proto: key.Protocol, Target: key.Target.Addr().As16(),
 	}
 	k.Port = binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, key.Target.Port()))
-	if err := t.coll.Variables["probe"].Set(k); err != nil {
+	err := errors.Join(t.coll.Variables["probe"].Set(bpf.TracepointProbeKey{}), t.forget(), t.coll.Variables["probe"].Set(k))
+	if err != nil {
 		return fmt.Errorf("tell the programs what to watch: %w", err)
 	}
 	t.tier.before = t.tier.skipped()
 	return nil
+}
+
+// forget empties the map of flows: it is small, and what it has is the last probe's.
+func (t *Tracer) forget() error {
+	flows := t.coll.Maps["flows"]
+	var flow bpf.TracepointTuple
+	var known []bpf.TracepointTuple
+	var direction uint8
+	for all := flows.Iterate(); all.Next(&flow, &direction); {
+		known = append(known, flow)
+	}
+	if len(known) == 0 {
+		return nil
+	}
+	for _, f := range known {
+		if err := flows.Delete(f); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+	}
+	return t.coll.Variables["ports_seen"].Set([8192]byte{})
 }
 
 // Follow reports the packets between two addresses, for a probe that is known

@@ -370,3 +370,26 @@ func TestLegacyTableChanged(t *testing.T) {
 		}
 	})
 }
+
+// However many probes one tracer watches, one after the other, the flows of those before take no room.
+func TestWatchForgets(t *testing.T) {
+	inNetns(t, func(uint32) {
+		tr, err := tracer.Open(tracer.Options{NetnsName: func(uint32) string { return "" }, Take: func(tracer.Record) {}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer tr.Close()
+		to := netip.MustParseAddrPort("127.0.0.1:9")
+		for port := range uint16(600) { // two flows each, and there is room for 1024
+			if err := tr.Watch(tracer.Key{Protocol: unix.IPPROTO_UDP, Target: to}); err != nil {
+				t.Error(err)
+				return
+			}
+			if err := tr.Follow(unix.IPPROTO_UDP, netip.AddrPortFrom(to.Addr(), 1000+port), to); err != nil {
+				t.Errorf("probe %d: %v", port+1, err)
+				return
+			}
+		}
+	})
+}

@@ -89,9 +89,6 @@ func TestLongChains(t *testing.T) {
 			}
 		})
 	}
-	if lost := b.tracer.Lost(); lost != 0 {
-		t.Errorf("%d events lost", lost)
-	}
 }
 
 // A rule is named by the handle that it has when the packet meets it, whatever
@@ -131,8 +128,5 @@ func TestRulesetChangedMeanwhile(t *testing.T) {
 		if got, want := verdict(), fmt.Sprintf("c %s %s", handle, step.verdict); got != want {
 			t.Errorf("after %q: %s, want %s", step.command, got, want)
 		}
-	}
-	if lost := b.tracer.Lost(); lost != 0 {
-		t.Errorf("%d events lost", lost)
 	}
 }
