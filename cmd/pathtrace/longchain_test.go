@@ -111,8 +111,8 @@ func TestRulesetChangedMeanwhile(t *testing.T) {
 		{"add table ip t\nadd chain ip t c { type filter hook output priority 0; }\nadd rule ip t c udp dport 5000 drop\n", "udp dport 5000 drop", "drop"},
 		{"insert rule ip t c udp dport 5000 accept\n", "udp dport 5000 accept", "accept"},
 		{"replace rule ip t c handle 3 udp dport 5001 accept\n", "udp dport 5000 drop", "drop"},
-		{"insert rule ip t c position 2 udp dport 5000 meta mark 0 accept\n", "udp dport 5000 meta mark 0x00000000 accept", "accept"},
-		{"delete rule ip t c handle 2\n", "udp dport 5000 meta mark 0x00000000 accept", "accept"},
+		{"insert rule ip t c position 2 ip saddr 127.0.0.1 udp dport 5000 accept\n", "ip saddr 127.0.0.1 udp dport 5000 accept", "accept"},
+		{"delete rule ip t c handle 2\n", "ip saddr 127.0.0.1 udp dport 5000 accept", "accept"},
 		{"flush chain ip t c\n", "", "accept"},
 	} {
 		b.tool("nft", "-f", "/dev/stdin", step.command)
