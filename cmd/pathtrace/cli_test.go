@@ -327,11 +327,11 @@ func TestClosedPipe(t *testing.T) {
 	r.Close()
 	defer w.Close()
 	var stderr bytes.Buffer
-	cmd := exec.Command(exe, "judge", "--json", "../../report/testdata/unexplained.json")
+	cmd := exec.Command(exe, "judge", "--json", "../../report/testdata/nft-drop.json")
 	cmd.Args[0], cmd.Stdout, cmd.Stderr = "pathtrace", w, &stderr
 	err = cmd.Run()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != exitUnexplained || stderr.Len() > 0 {
+	if !errors.As(err, &exit) || exit.ExitCode() != exitCause || stderr.Len() > 0 {
 		t.Errorf("%v, stderr %q", err, stderr.String())
 	}
 }

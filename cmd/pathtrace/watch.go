@@ -82,6 +82,9 @@ func (w *watch) follow(ctx context.Context, c evidence.Case, t *tracer.Tracer, p
 			}
 		}
 	}
+	if outcome.Outcome == evidence.Answered {
+		w.awaitWrap(ctx)
+	}
 	if err := w.tracer.Flush(); err != nil {
 		return w.base, verdict.Verdict{}, err
 	}

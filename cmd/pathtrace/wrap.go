@@ -3,9 +3,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/netcfg"
@@ -91,6 +93,40 @@ func wrapAnswer(records []tracer.Record) (granted, asked bool) {
 		}
 	}
 	return false, false
+}
+
+// wrapTime is how long an answer of tcp wrappers is awaited that has been asked for: looking a name up takes so long.
+const wrapTime = time.Second
+
+// awaitWrap waits for the answer of tcp wrappers where a process has just asked
+// them: what the client has heard by then may be libwrap's (banners), not the server's.
+func (w *watch) awaitWrap(ctx context.Context) {
+	end := time.After(wrapTime)
+	for w.tracer.Flush() == nil && pending(w.seen()) {
+		select {
+		case <-w.news:
+		case <-end:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// pending reports whether a call of hosts_access() has not returned.
+func pending(records []tracer.Record) bool {
+	for i, r := range records {
+		e := r.Event
+		if e.Wrap == nil || e.Function != "hosts_access" || e.Wrap.Granted != nil {
+			continue
+		}
+		if !slices.ContainsFunc(records[i+1:], func(o tracer.Record) bool {
+			return o.Event.Wrap != nil && o.Event.PID == e.PID && o.Event.Wrap.FD == e.Wrap.FD
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // noteCallers reads who asks while that process is there: many end soon after.
