@@ -37,7 +37,7 @@ func (n *Netns) NFTChain(family, table, chain string, handles []uint64) (evidenc
 		if err != nil {
 			return c, err
 		}
-		if c, err = n.readNFTChain(ctx, family, table, chain); err != nil {
+		if c, err = n.readNFTChain(ctx, family, table, chain, handles); err != nil {
 			return c, fmt.Errorf("nft chain %s %s %s: %w", family, table, chain, err)
 		}
 		after, err := n.NFTGeneration()
@@ -61,7 +61,7 @@ func (n *Netns) NFTChain(family, table, chain string, handles []uint64) (evidenc
 	return c, nil
 }
 
-func (n *Netns) readNFTChain(ctx context.Context, family, table, chain string) (evidence.Chain, error) {
+func (n *Netns) readNFTChain(ctx context.Context, family, table, chain string, wanted []uint64) (evidence.Chain, error) {
 	c, err := n.nftChain(family, table, chain)
 	if err != nil {
 		return c, err
@@ -71,6 +71,13 @@ func (n *Netns) readNFTChain(ctx context.Context, family, table, chain string) (
 		return c, err
 	}
 	c.Total = len(rules)
+	if len(rules) > wholeChain && !mayBeOfIptables(family, table) {
+		short := c
+		short.Rules = excerptOf(rules, wanted)
+		if n.excerpt(ctx, &short) == nil {
+			return short, nil
+		}
+	}
 	handles := make([]uint64, len(rules))
 	for i, r := range rules {
 		handles[i] = r.handle
@@ -95,10 +102,29 @@ func (n *Netns) readNFTChain(ctx context.Context, family, table, chain string) (
 	return c, nil
 }
 
+// excerptOf keeps of a long chain the wanted rules and their neighbours, as trim does.
+func excerptOf(rules []nftRule, wanted []uint64) []evidence.FirewallRule {
+	keep, next := []evidence.FirewallRule{}, 0
+	for i, r := range rules {
+		if !slices.Contains(wanted, r.handle) {
+			continue
+		}
+		for next = max(i-neighbours, next); next < min(i+neighbours+1, len(rules)); next++ {
+			keep = append(keep, evidence.FirewallRule{Number: next + 1, Handle: rules[next].handle, Packets: rules[next].packets, Bytes: rules[next].bytes})
+		}
+	}
+	return keep
+}
+
+// mayBeOfIptables reports whether a table has the name of one that iptables-nft makes.
+func mayBeOfIptables(family, table string) bool {
+	return (family == "ip" || family == "ip6") && slices.Contains(iptablesTables(), table)
+}
+
 // iptablesTexts gives the chain the words of iptables-nft-save, if that prints
 // it. Rules are matched by their place in the chain: iptables knows no handles.
 func (n *Netns) iptablesTexts(ctx context.Context, c *evidence.Chain) bool {
-	if c.Family != "ip" && c.Family != "ip6" || !slices.Contains(iptablesTables(), c.Table) {
+	if !mayBeOfIptables(c.Family, c.Table) {
 		return false
 	}
 	saved, err := n.save(ctx, c.Family, "nft", c.Table, c.Name)

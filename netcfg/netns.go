@@ -33,6 +33,7 @@ type Netns struct {
 	handle netns.NsHandle
 	path   string // that leads to it for other programs
 	own    bool   // the calling process is in it
+	long   map[string]longChain
 }
 
 // Current returns the namespace of the calling process.

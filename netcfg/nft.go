@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/pathtrace/pathtrace/evidence"
@@ -60,6 +61,7 @@ func (n *Netns) NFTGeneration() (uint32, error) {
 type nftRule struct {
 	handle, packets, bytes uint64
 	stateful               bool
+	expressions            []byte // as in the message that it was read from; not kept for long
 }
 
 // parseNFTRule reads an NFT_MSG_NEWRULE message. Attribute numbers are those
@@ -72,6 +74,7 @@ func parseNFTRule(msg []byte) (rule nftRule, chain string) {
 		case unix.NFTA_RULE_CHAIN:
 			chain = a.text()
 		case unix.NFTA_RULE_EXPRESSIONS:
+			rule.expressions = a.value
 			rule.packets, rule.bytes, rule.stateful = ruleExpressions(a.value)
 		}
 	}
@@ -109,21 +112,65 @@ func ruleExpressions(expressions []byte) (packets, bytes uint64, stateful bool) 
 	return packets, bytes, stateful
 }
 
-// nftRules returns the rules of one chain in order.
+// longChain is what nftRules remembers of a chain that takes long to read: the
+// kernel goes over it from its head again for each message of a hundred rules
+// (nf_tables_dump_rules), so that 100,000 rules take seconds.
+type longChain struct {
+	generation uint32
+	rules      []nftRule // without expressions; counters are those of then
+}
+
+// nftRules returns the rules of one chain in order. A long chain is read once in
+// each generation of the ruleset: its counters may be older.
 func (n *Netns) nftRules(family uint8, table, chain string) ([]nftRule, error) {
-	body := nftBody(family, unix.NFTA_RULE_TABLE, table, unix.NFTA_RULE_CHAIN, chain)
-	msgs, err := n.dump(unix.NETLINK_NETFILTER, nftMessage(unix.NFT_MSG_GETRULE), body, nftMessage(unix.NFT_MSG_NEWRULE))
-	if err != nil {
-		return nil, err
-	}
-	rules := make([]nftRule, 0, len(msgs))
-	for _, m := range msgs {
-		// Kernels that cannot filter send the whole table.
-		if rule, in := parseNFTRule(m); in == chain {
-			rules = append(rules, rule)
+	key := fmt.Sprintf("%d %s %s", family, table, chain)
+	if known, ok := n.long[key]; ok {
+		if now, err := n.NFTGeneration(); err == nil && now == known.generation {
+			return known.rules, nil
 		}
 	}
-	return rules, nil
+	var rules []nftRule
+	for range dumpTries {
+		before, err := n.NFTGeneration()
+		if err != nil {
+			return nil, err
+		}
+		rules, err = n.dumpNFTRules(family, table, chain)
+		if errors.Is(err, nl.ErrDumpInterrupted) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		after, err := n.NFTGeneration()
+		if err == nil && before == after && len(rules) > wholeChain {
+			if n.long == nil {
+				n.long = map[string]longChain{}
+			}
+			n.long[key] = longChain{after, rules}
+		}
+		return rules, nil
+	}
+	return rules, nl.ErrDumpInterrupted
+}
+
+// dumpNFTRules reads rule by rule: the messages of 100,000 rules take 60 MB.
+func (n *Netns) dumpNFTRules(family uint8, table, chain string) (rules []nftRule, err error) {
+	err = n.Do(func() error {
+		req := nl.NewNetlinkRequest(int(nftMessage(unix.NFT_MSG_GETRULE)), unix.NLM_F_DUMP)
+		req.AddRawData(nftBody(family, unix.NFTA_RULE_TABLE, table, unix.NFTA_RULE_CHAIN, chain))
+		return req.ExecuteIter(unix.NETLINK_NETFILTER, nftMessage(unix.NFT_MSG_NEWRULE), func(m []byte) bool {
+			// Kernels that cannot filter send the whole table.
+			if rule, in := parseNFTRule(m); in == chain {
+				rules = append(rules, rule)
+			}
+			if len(rules) > wholeChain {
+				rules[len(rules)-1].expressions = nil
+			}
+			return true
+		})
+	})
+	return rules, err
 }
 
 // nftChain returns the attributes of a chain. The error is ENOENT when it

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+const preface = `# What it costs
+
+Made by ` + "`make bench`" + ` (` + "`make bench KERNEL=6.12`" + ` for another kernel): do not edit. Times go from the start of a
+process to its end, as its parent sees it; what is compared was run in turn on the same target. p95 is the
+95th percentile by nearest rank. Memory is the highest resident set of the process, of its children where that is more.
+
+`
+
+// document is docs/benchmarks.md.
+func document(results map[string]*result) []byte {
+	var b bytes.Buffer
+	b.WriteString(preface)
+	targets := table{Title: "Targets", Head: []string{"target", "limit", "measured", ""}}
+	for _, s := range sections {
+		r := results[s.name]
+		if r == nil {
+			continue
+		}
+		for _, t := range r.Targets {
+			targets.Rows = append(targets.Rows, t.row())
+		}
+	}
+	targets.write(&b)
+	for _, s := range sections {
+		r := results[s.name]
+		if r == nil {
+			fmt.Fprintf(&b, "## %s\n\nNot measured yet.\n\n", s.name)
+			continue
+		}
+		for _, t := range r.Tables {
+			t.write(&b)
+		}
+		fmt.Fprintf(&b, "%s; %s; load average %s before; %d runs.\n\n", r.Machine, r.Date, r.Load, r.Runs)
+	}
+	return append(bytes.TrimRight(b.Bytes(), "\n"), '\n')
+}
+
+func (t target) row() []string {
+	sign, verdict := "≤ ", "met"
+	if t.AtLeast {
+		sign = "≥ "
+	}
+	if !t.met() {
+		verdict = "**not met**"
+		if t.Reason != "" {
+			verdict += ": " + t.Reason
+		}
+	}
+	number := func(v float64) string {
+		return strconv.FormatFloat(v, 'f', map[bool]int{true: 0, false: 1}[v == float64(int(v))], 64)
+	}
+	return []string{t.What, sign + number(t.Limit) + " " + t.Unit, number(t.Measured) + " " + t.Unit, verdict}
+}
+
+func (t table) write(b *bytes.Buffer) {
+	fmt.Fprintf(b, "## %s\n\n", t.Title)
+	if t.Note != "" {
+		fmt.Fprintf(b, "%s\n\n", t.Note)
+	}
+	line := func(cells []string) {
+		for i := range cells {
+			cells[i] = strings.ReplaceAll(cells[i], "|", "\\|")
+		}
+		fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
+	}
+	line(t.Head)
+	b.WriteString(strings.Repeat("|---", len(t.Head)) + "|\n")
+	for _, row := range t.Rows {
+		line(row)
+	}
+	b.WriteString("\n")
+}
