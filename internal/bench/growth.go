@@ -27,6 +27,9 @@ func (b *bench) measure(ctx context.Context, l *lab.Lab, cause string) (s series
 		if i > 0 {
 			s.add(t)
 		}
+		if i >= 3 && s.took.median() > milliseconds(slow) {
+			break
+		}
 	}
 	return s, nil
 }
