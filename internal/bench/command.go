@@ -14,8 +14,11 @@ import (
 	"github.com/pathtrace/pathtrace/netcfg"
 )
 
-// limit is how long one command may take; a peer that needs more is said to.
+// limit is how long a peer may take; one that needs more is said to.
 const limit = 10 * time.Second
+
+// ownLimit is how long pathtrace may take.
+const ownLimit = time.Minute
 
 // ran is what one run of a command cost.
 type ran struct {
@@ -25,7 +28,7 @@ type ran struct {
 }
 
 // timed runs a command in a namespace, from its start to its end. Its exit status is no concern.
-func timed(ctx context.Context, netns string, argv ...string) (ran, error) {
+func timed(ctx context.Context, limit time.Duration, netns string, argv ...string) (ran, error) {
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	var out bytes.Buffer
@@ -67,7 +70,7 @@ type trace struct {
 // what is fast and wrong is worth nothing.
 func (b *bench) trace(ctx context.Context, netns, cause string, args ...string) (t trace, err error) {
 	argv := append([]string{b.pathtrace, "--json", "--timing", "-n"}, args...)
-	if t.ran, err = timed(ctx, netns, argv...); err != nil {
+	if t.ran, err = timed(ctx, ownLimit, netns, argv...); err != nil {
 		return t, err
 	}
 	if err := json.Unmarshal(t.stdout, &t); err != nil {
