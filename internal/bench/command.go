@@ -23,7 +23,7 @@ const ownLimit = time.Minute
 // ran is what one run of a command cost.
 type ran struct {
 	took   time.Duration
-	memory float64 // MiB, of the largest process
+	memory float64 // MiB, of the largest process; 0: not known
 	stdout []byte
 }
 
@@ -51,6 +51,11 @@ func timed(ctx context.Context, limit time.Duration, netns string, argv ...strin
 	}
 	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		r.memory = float64(u.Maxrss) / 1024
+		// What we had when it was started counts as its own (getrusage(2)): it is not known then.
+		var own syscall.Rusage
+		if syscall.Getrusage(syscall.RUSAGE_SELF, &own) != nil || own.Maxrss >= u.Maxrss {
+			r.memory = 0
+		}
 	}
 	if ctx.Err() != nil {
 		return r, fmt.Errorf("%s: not done after %s", argv[0], limit)

@@ -13,7 +13,8 @@ const preface = `# What it costs
 
 Made by ` + "`make bench`" + ` (` + "`make bench KERNEL=6.12`" + ` for another kernel): do not edit. Times go from the start of a
 process to its end, as its parent sees it; what is compared was run in turn on the same target. p95 is the
-95th percentile by nearest rank. Memory is the highest resident set of the process, of its children where that is more.
+95th percentile by nearest rank. Memory is the highest resident set of the process, of its children where that is more; – is unknown.
+Where the load average was high others were working on the machine at the same time, and the figures are too high for it: ratios still hold.
 
 `
 
@@ -51,7 +52,9 @@ func (t target) row() []string {
 	if t.AtLeast {
 		sign = "≥ "
 	}
-	if !t.met() {
+	if t.Untested != "" {
+		verdict = "**not tested**: " + t.Untested
+	} else if !t.met() {
 		verdict = "**not met**"
 		if t.Reason != "" {
 			verdict += ": " + t.Reason

@@ -42,7 +42,7 @@ var growthHead = []string{"median ms", "p95 ms", "of the first row", "memory MiB
 
 // row of a table of growth; first is the median of its first row.
 func (s series) row(first float64, cause string, cells ...string) []string {
-	return append(cells, ms(s.took.median()), ms(s.took.p95()), fmt.Sprintf("%.2f", s.took.median()/first), fmt.Sprintf("%.1f", s.memory.median()),
+	return append(cells, ms(s.took.median()), ms(s.took.p95()), fmt.Sprintf("%.2f", s.took.median()/first), ms(s.memory.median()),
 		cause+", "+s.certainty, fmt.Sprint(s.lost))
 }
 

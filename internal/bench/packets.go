@@ -26,7 +26,11 @@ func growPackets(ctx context.Context, b *bench) error {
 		}
 		t.Rows = append(t.Rows, s.row(first, "no-listener", fmt.Sprint(rate), fmt.Sprintf("%.0f", arrived)))
 		if rate == 200_000 {
-			b.now.target(target{What: fmt.Sprintf("events lost at 200,000 unrelated packets/s (%.0f arrived)", arrived), Limit: 0, Unit: "", Measured: float64(s.lost)})
+			g := target{What: "events lost at 200,000 unrelated packets/s", Limit: 0, Unit: "events", Measured: float64(s.lost)}
+			if arrived < float64(rate)*0.95 {
+				g.Untested = fmt.Sprintf("this machine made %.0f a second", arrived)
+			}
+			b.now.target(g)
 		}
 	}
 	b.now.Tables = append(b.now.Tables, t)

@@ -38,6 +38,7 @@ type target struct {
 	AtLeast  bool // Limit is the least, not the most
 	Measured float64
 	Reason   string // why it is not met, where it is known
+	Untested string // why it was not put to the test
 }
 
 func (t target) met() bool {
