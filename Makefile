@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build generate check-generated demo test pure vm-test vm-build vm-short vm-try vm-record test-tickets bench bench-vm lint fuzz install clean vagrant need-go need-tools need-oracle need-servers need-vm need-clang
+.PHONY: help build generate check-generated demo test pure vm-test vm-build vm-short vm-try vm-record test-tickets bench lint fuzz install clean vagrant need-go need-tools need-oracle need-servers need-vm need-clang
 
 # Go is often not in the PATH that sudo or su gives to root.
 GO ?= $(or $(shell command -v go),$(firstword $(wildcard /usr/local/go/bin/go /usr/lib/go/bin/go /snap/bin/go \
@@ -103,17 +103,19 @@ test-tickets: need-go ## attach bundles to a real Request Tracker and Redmine, i
 	$(GO) test -c -tags tickets -o dist/tickets.test ./cmd/pathtrace
 	cd cmd/pathtrace && $(ROOT) sh ../../internal/tickets/run.sh ../../dist/tickets.test
 
-# On this machine, or with KERNEL=6.12 on another kernel, where there is no KVM and every figure is that of an emulated machine.
+# On another kernel there is no KVM, and every figure is that of an emulated machine.
 RUNS ?= 50
-bench: need-tools build ## measure pathtrace beside its peers and write docs/benchmarks.md (KERNEL=6.12: in a virtual machine, to dist)
-	mkdir -p dist/vm
-	$(GO) build -o dist/vm/bench ./internal/bench
-	$(if $(filter command line,$(origin KERNEL)),$(MAKE) bench-vm,$(ROOT) dist/vm/bench -n $(RUNS) ./pathtrace)
-
-bench-vm: vm-build
+ifeq ($(origin KERNEL),command line)
+bench: vm-build
 	$(GO) build -o dist/vm/bench ./internal/bench
 	$(ROOT) dist/vm/run -k $(KERNEL) -t $(VMTIME) -m 2048 -o dist/vm -- sh -c 'for m in $(VMMODULES); do modprobe -q $$m; done; \
 		dist/vm/bench -n 5 -only size,cold,programs,others -state /out/bench-$(KERNEL).json -o /out/benchmarks-$(KERNEL).md dist/vm/pathtrace'
+else
+bench: need-tools build ## measure pathtrace beside its peers and write docs/benchmarks.md (KERNEL=6.12: in a virtual machine, to dist/vm)
+	mkdir -p dist/vm
+	$(GO) build -o dist/vm/bench ./internal/bench
+	$(ROOT) dist/vm/bench -n $(RUNS) ./pathtrace
+endif
 
 lint: need-go
 	$(GO) vet ./...
