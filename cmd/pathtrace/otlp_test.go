@@ -78,7 +78,9 @@ func TestOTLPFails(t *testing.T) {
 		}, `it answered 400 Bad Request: bad; span`, 1},
 		"no right": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, "it answered 401 Unauthorized", 1},
 		"busy":     {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, "it answered 503 Service Unavailable", 2},
-		"moved":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://elsewhere.example/", http.StatusFound) }, "it sends on to https://elsewhere.example/", 1},
+		"moved": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://elsewhere.example/", http.StatusFound)
+		}, "it sends on to https://elsewhere.example/", 1},
 		"partial": {func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, `{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}`)
 		}, "it rejected 3 spans: too old", 1},
