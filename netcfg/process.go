@@ -66,6 +66,35 @@ func Waiting(p *evidence.Process) {
 	p.Stack = parseStack(string(stack))
 }
 
+// maxThreads bounds how many threads of a process are looked at.
+const maxThreads = 256
+
+// Idle reports whether every thread of a process waits for something other than
+// the processor or a disk: states S, I, T and t of proc_pid_stat(5). A process
+// that has gone is not idle.
+func Idle(pid int) bool {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	tasks, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer tasks.Close()
+	threads, err := tasks.Readdirnames(maxThreads)
+	if err != nil {
+		return false
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(dir + "/" + thread + "/stat")
+		if err != nil {
+			return false
+		}
+		if _, state := parseStat(string(stat)); !strings.Contains("SITt", state) {
+			return false
+		}
+	}
+	return len(threads) > 0
+}
+
 // parseStack takes the functions out of lines like "[<0>] inet_csk_accept+0x2a/0x310".
 func parseStack(text string) (functions []string) {
 	for line := range strings.Lines(text) {

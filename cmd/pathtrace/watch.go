@@ -297,8 +297,9 @@ func (w *watch) established() (connection, bool) {
 	return connection{}, false
 }
 
-// accepted waits until a process has taken the connection out of the queue, at
-// most as long as the probe waits for that. No hook of this tier tells it:
+// accepted waits until a process has taken the connection out of the queue and
+// waits for what comes next, at most as long as the probe waits for that: one that
+// still runs may be about to close. No hook of this tier tells of accept():
 // sock_diag shows an accepted connection by its inode number.
 func (w *watch) accepted(conn connection) (holders []evidence.Process, ok bool) {
 	n := w.spaces.byName[conn.netns]
@@ -309,18 +310,22 @@ func (w *watch) accepted(conn connection) (holders []evidence.Process, ok bool) 
 	defer tick.Stop()
 	for end := time.After(probe.AcceptWait); ; {
 		sock, found, err := n.Connection(conn.local, conn.remote)
-		if err != nil || !found {
+		if err != nil || !found || holders != nil && sock.Inode == 0 {
 			return nil, false
 		}
 		if sock.Inode != 0 {
-			sock.Accepted = w.sinceStart()
-			w.gather.addConnection(conn.netns, sock)
-			return sock.Process, true
+			if holders == nil {
+				sock.Accepted = w.sinceStart()
+				w.gather.addConnection(conn.netns, sock)
+			}
+			if holders = sock.Process; !slices.ContainsFunc(holders, func(p evidence.Process) bool { return !netcfg.Idle(p.PID) }) {
+				return holders, true
+			}
 		}
 		select {
 		case <-tick.C:
 		case <-end:
-			return nil, false
+			return holders, holders != nil
 		}
 	}
 }

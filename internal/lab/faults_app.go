@@ -17,6 +17,7 @@ func appFaults() []Fault {
 	return slices.Concat(
 		app("app-resets-asked", "reset-by-app", "the service resets where an answer is awaited", observed, Listen{Behaviour: ResetAtOnce}, "--expect", "."),
 		app("app-closes", "closed-by-app", "the service accepts and closes", observed, Listen{Behaviour: CloseAtOnce}),
+		app("app-closes-soon", "closed-by-app", "the service accepts, computes, and closes", observed, Listen{Behaviour: CloseSoon}),
 		app("app-closes-asked", "closed-by-app", "the service closes where an answer is awaited", observed, Listen{Behaviour: CloseAtOnce}, "--send", "hello", "--expect", "."),
 		app("app-closes-after", "closed-by-app", "the service reads, says nothing and closes", observed, Listen{Behaviour: CloseAfter}, "--send", "hello"),
 		app("app-silent", "app-silent", "the service says nothing", observed, Listen{}, "-w", "700ms", "--expect", "."),

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,6 +94,10 @@ func (what Listen) serve(c int) {
 	defer unix.Close(c)
 	switch what.Behaviour {
 	case CloseAtOnce, CloseFirst:
+		return
+	case CloseSoon:
+		for since := time.Now(); time.Since(since) < 10*time.Millisecond; { // not asleep: it has not had enough of the processor yet
+		}
 		return
 	case ExitAtOnce:
 		os.Exit(3)

@@ -26,6 +26,7 @@ const (
 	CloseAtOnce Behaviour = "close"        // accept, then close
 	ResetAtOnce Behaviour = "reset"        // accept, then reset
 	CloseFirst  Behaviour = "close-first"  // close the first connection, keep the others
+	CloseSoon   Behaviour = "close-soon"   // accept, compute for a while, then close
 	CloseAfter  Behaviour = "close-after"  // accept, read once, say the banner, then close
 	Recover     Behaviour = "recover"      // accept once a connection was turned away because the queue was full
 	NeverRead   Behaviour = "never-read"   // of UDP: start with a full receive buffer, and leave it so
