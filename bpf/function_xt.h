@@ -45,7 +45,7 @@ static __always_inline int xt_enter(__u64 table, __u64 skb, __u64 state)
 		return 0;
 	}
 	if (c->skb) /* this packet was caused by the one that is being read: a REJECT's answer */
-		counters_finish();
+		counters_finish(bpf_get_smp_processor_id());
 	c->netns = BPF_CORE_READ(st, net, ns.inum);
 	c->direction = d;
 	c->pf = BPF_CORE_READ(st, pf);
@@ -61,7 +61,7 @@ static __always_inline int xt_leave(__u64 skb, __u64 ret)
 	if (c && c->skb && c->skb == skb) {
 		c->e.err = (__u32)ret;
 		c->e.flags |= EV_RESULT;
-		counters_finish();
+		counters_finish(bpf_get_smp_processor_id());
 	}
 	return 0;
 }

@@ -43,6 +43,8 @@ struct skb_info {
 	__u8 pf;
 	__u8 rank;
 	__u32 hook_netns;
+	__u32 counted_on; /* the CPU, plus one, where the counters of an x_tables table were read before it came to that; 0: none */
+	__u32 pad;
 	__u64 sock; /* that it is for, as far as it was seen */
 };
 

@@ -9,8 +9,9 @@
  * x_tables counts each matching rule per CPU before it runs the rule's target.
  * Between the observer in front of a table and the packet's next event the
  * packet stays on its CPU, so the counters that moved are the rules it matched.
- * Whatever could spoil that is noticed: other packets, a new table; and a packet that moves to another CPU leaves no
- * record at all.
+ * A program that reads a queue gives it back on its own CPU: the counters are
+ * then read from there. Whatever could spoil that is noticed: other packets, a
+ * new table.
  */
 #ifndef PATHTRACE_NETFILTER_H
 #define PATHTRACE_NETFILTER_H
@@ -81,8 +82,10 @@ static __always_inline struct xt_block *xt_block(__u32 slot, __u32 i)
 	return inner ? bpf_map_lookup_elem(inner, &i) : 0;
 }
 
+#define XT_TAKEN 1
+
 struct xt_cpu {
-	__u64 skb; /* the packet whose counters are being watched on this CPU; 0: none */
+	__u64 skb; /* the packet whose counters are being watched on this CPU; 0: none; XT_TAKEN: they are being compared */
 	__u64 foreign; /* other packets that passed an observer on this CPU */
 	__u64 foreign_before;
 	__u64 percpu; /* distance from a per-cpu pointer to this CPU's copy */
@@ -111,6 +114,18 @@ static __always_inline struct xt_cpu *xt_cpu(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&xt_cpus, &zero);
+}
+
+/* of any CPU, where the kernel lets another's be looked up (since Linux 5.19) */
+static __always_inline struct xt_cpu *xt_cpu_of(__u32 cpu)
+{
+	__u32 zero = 0;
+
+	if (cpu == bpf_get_smp_processor_id())
+		return xt_cpu();
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_map_lookup_percpu_elem))
+		return 0;
+	return bpf_map_lookup_percpu_elem(&xt_cpus, &zero, cpu);
 }
 
 /*
@@ -205,24 +220,26 @@ static __always_inline __u8 counters_flags(struct xt_cpu *c, struct xt_slot *s)
 	return flags;
 }
 
-/* the counters that moved since counters_begin() become an event */
-static __noinline int counters_finish(void)
+/* the counters that moved on a CPU since counters_begin() become an event */
+static __noinline int counters_finish(__u32 cpu)
 {
-	struct xt_cpu *c = xt_cpu();
+	struct xt_cpu *c = xt_cpu_of(cpu);
 	struct xt_walk w = {};
 	struct xt_slot *s;
 	__u32 slot;
+	__u64 skb;
 
-	if (!c || !c->skb)
+	if (!c)
 		return 0;
 	slot = c->slot;
+	skb = c->skb;
 	s = bpf_map_lookup_elem(&xt_slots, &slot);
-	if (!s)
+	if (!s || !skb || skb == XT_TAKEN || __sync_val_compare_and_swap(&c->skb, skb, XT_TAKEN) != skb)
 		return 0;
 	c->e.time = bpf_ktime_get_ns();
-	c->e.skb = c->skb;
+	c->e.skb = skb;
 	c->e.netns = c->netns;
-	c->e.cpu = bpf_get_smp_processor_id();
+	c->e.cpu = cpu;
 	c->e.kind = KIND_XTABLES;
 	c->e.direction = c->direction;
 	c->e.pf = c->pf;
@@ -230,7 +247,6 @@ static __noinline int counters_finish(void)
 	c->e.table = slot;
 	c->e.xt_flags = counters_flags(c, s);
 	c->n = 0;
-	c->skb = 0;
 	w.c = c;
 	w.slot = slot;
 	w.entries = s->entries;
@@ -239,24 +255,35 @@ static __noinline int counters_finish(void)
 		c->e.xt_flags |= XT_UNREADABLE;
 	counters_event(c);
 	c->e.flags = 0;
+	c->skb = 0;
 	return 0;
 }
 
-/* called where the packet's walk through a table may have ended */
+/* called where the packet's walk through a table has ended */
 static __always_inline void counters_end(__u64 skb)
 {
+	__u32 cpu = bpf_get_smp_processor_id();
 	struct xt_cpu *c = xt_cpu();
+	struct skb_info *si;
 
+	if (c && c->skb != skb) {
+		si = bpf_map_lookup_elem(&skbs, &skb);
+		if (!si || !si->counted_on)
+			return;
+		cpu = si->counted_on - 1;
+		c = xt_cpu_of(cpu);
+	}
 	if (c && c->skb == skb)
-		counters_finish();
+		counters_finish(cpu);
 }
 
 static __always_inline void counters_begin(struct xt_cpu *c, __u32 slot, __u64 skb)
 {
 	struct xt_slot *s = bpf_map_lookup_elem(&xt_slots, &slot);
+	struct skb_info *si = bpf_map_lookup_elem(&skbs, &skb);
 	struct xt_walk w = {};
 
-	if (!s || !s->table || find_percpu(c))
+	if (!s || !s->table || c->skb || find_percpu(c))
 		return;
 	w.c = c;
 	w.slot = slot;
@@ -265,6 +292,8 @@ static __always_inline void counters_begin(struct xt_cpu *c, __u32 slot, __u64 s
 		return;
 	c->slot = slot;
 	c->foreign_before = c->foreign;
+	if (si)
+		si->counted_on = bpf_get_smp_processor_id() + 1;
 	c->skb = skb;
 }
 
@@ -307,8 +336,9 @@ int observe(struct bpf_nf_ctx *ctx)
 		c->foreign++;
 		return 1;
 	}
-	if (c->skb) /* this packet's walk is over, or it caused another: a REJECT's answer */
-		counters_finish();
+	counters_end((__u64)skb);
+	if (c->skb) /* the walk of another is over, or it caused this one: a REJECT's answer */
+		counters_finish(bpf_get_smp_processor_id());
 	key.netns = BPF_CORE_READ(state, net, ns.inum);
 	key.pf = state->pf;
 	key.hook = state->hook;

@@ -145,6 +145,8 @@ type TracepointSkbInfo struct {
 	Pf        uint8
 	Rank      uint8
 	HookNetns uint32
+	CountedOn uint32
+	Pad       uint32
 	Sock      uint64
 }
 
