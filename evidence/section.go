@@ -8,8 +8,9 @@ package evidence
 // [Section.Read] says so. A section that was read and is empty has a non-nil,
 // empty Items, also after a round trip through JSON.
 type Section[T any] struct {
-	Items  []T    `json:"items"`
-	Unread string `json:"unread,omitempty"` // why it was not read, or not to its end
+	Items   []T    `json:"items"`
+	Unread  string `json:"unread,omitempty"`  // why it was not read, or not to its end
+	Omitted int    `json:"omitted,omitempty"` // how many were read, and left out because they bear on none of the packets
 }
 
 // Have returns a section that was read whole.

@@ -104,13 +104,23 @@ func put32(b []byte, kind uint16, v uint32) []byte {
 // the answers of type answer. proto is NETLINK_ROUTE and the like. An errno
 // comes back as [unix.Errno].
 func (n *Netns) request(proto int, kind uint16, flags int, body []byte, answer uint16) (msgs [][]byte, err error) {
-	err = n.Do(func() error {
+	err = n.requestEach(proto, kind, flags, body, answer, func(b []byte) { msgs = append(msgs, b) })
+	if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
+		return nil, err
+	}
+	return msgs, err
+}
+
+// requestEach is request for answers that are not all kept. each may not ask for anything itself.
+func (n *Netns) requestEach(proto int, kind uint16, flags int, body []byte, answer uint16, each func(body []byte)) error {
+	return n.Do(func() error {
 		req := nl.NewNetlinkRequest(int(kind), flags)
 		req.AddRawData(body)
-		msgs, err = req.Execute(proto, answer)
-		return err
+		return req.ExecuteIter(proto, answer, func(b []byte) bool {
+			each(b)
+			return true
+		})
 	})
-	return msgs, err
 }
 
 // dump asks for a whole table, again when it changed meanwhile. If it never

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -99,6 +100,93 @@ func (n *Netns) Routes() evidence.Section[evidence.RouteItem] {
 		}
 	}
 	return section("routes", list, interrupted)
+}
+
+// manyRoutes is how many routes of a family are kept whatever they are about; a router may have a million.
+const manyRoutes = 1000
+
+// RoutesAbout is [Netns.Routes] for a question. Of a family with more than a
+// thousand, it keeps those whose prefix holds one of the addresses, the first of
+// each table, and those of router advertisements, and counts what it leaves out.
+func (n *Netns) RoutesAbout(addresses []netip.Addr) evidence.Section[evidence.RouteItem] {
+	p := n.routePrinter()
+	list := []evidence.RouteItem{}
+	left := 0
+	var interrupted error
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		k, err := n.keepRoutes(family, addresses)
+		switch {
+		case errors.Is(err, nl.ErrDumpInterrupted):
+			interrupted = err
+		case err != nil:
+			return evidence.Missing[evidence.RouteItem](fmt.Sprintf("routes: %v", err))
+		}
+		left += k.count - len(k.kept)
+		for _, r := range k.kept {
+			list = append(list, p.item(r))
+		}
+	}
+	s := section("routes", list, interrupted)
+	s.Omitted = left
+	return s
+}
+
+// routeKeeper keeps the routes of a dump that matter.
+type routeKeeper struct {
+	family    uint8
+	addresses []netip.Addr
+	tables    map[uint32]bool
+	all, kept []route // all: nil once there are too many
+	count     int
+}
+
+// keepRoutes goes over the routes of a family as dumpRoutes does. What it kept of a dump that changed meanwhile comes with
+// [nl.ErrDumpInterrupted]; one of many routes, which some daemon changes all the time, is not asked for again.
+func (n *Netns) keepRoutes(family uint8, addresses []netip.Addr) (*routeKeeper, error) {
+	body := make([]byte, unix.SizeofRtMsg)
+	body[0] = family
+	for tries := 1; ; tries++ {
+		k := &routeKeeper{family: family, addresses: addresses, tables: map[uint32]bool{}}
+		var bad error
+		err := n.requestEach(unix.NETLINK_ROUTE, unix.RTM_GETROUTE, unix.NLM_F_DUMP, body, unix.RTM_NEWROUTE, func(b []byte) {
+			if err := k.take(b); err != nil && bad == nil {
+				bad = err
+			}
+		})
+		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+			return k, nil // a kernel without IPv6 has no IPv6 routes
+		}
+		if bad != nil {
+			return nil, bad
+		}
+		if errors.Is(err, nl.ErrDumpInterrupted) && k.count <= manyRoutes && tries < dumpTries {
+			continue
+		}
+		if k.count <= manyRoutes {
+			k.kept = k.all
+		}
+		return k, err
+	}
+}
+
+func (k *routeKeeper) take(b []byte) error {
+	r, err := parseRoute(b)
+	// Without IPv6 the kernel answers for IPv6 with what it has.
+	if err != nil || r.family != k.family || r.flags&unix.RTM_F_CLONED != 0 {
+		return err
+	}
+	k.count++
+	if k.count <= manyRoutes {
+		k.all = append(k.all, r)
+	} else {
+		k.all = nil
+	}
+	if k.tables[r.table] && r.protocol != unix.RTPROT_RA && !slices.ContainsFunc(k.addresses, func(a netip.Addr) bool { return r.holds(unix.RTA_DST, r.dstLen, a) }) {
+		return nil
+	}
+	k.tables[r.table] = true
+	k.kept = append(k.kept, r)
+	return nil
 }
 
 // routePrinter words routes as ip route does.

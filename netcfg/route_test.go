@@ -254,3 +254,37 @@ func TestUnknownSelector(t *testing.T) {
 		}
 	}
 }
+
+// Of a family's many routes only those that may decide are kept, and the others counted.
+func TestRoutesAbout(t *testing.T) {
+	l := routeLab(t)
+	about := []netip.Addr{netip.MustParseAddr("10.20.3.4"), netip.MustParseAddr("10.8.1.1")}
+	if few := l.Netns.RoutesAbout(about); few.Omitted != 0 || !cmp.Equal(few, l.Netns.Routes()) {
+		t.Errorf("of few routes some are left out: %s", cmp.Diff(l.Netns.Routes(), few))
+	}
+	var batch strings.Builder
+	for i := range manyRoutes {
+		fmt.Fprintf(&batch, "route add 10.%d.%d.0/24 via 10.1.0.2 table 88\n", 20+i/256, i%256)
+	}
+	l.sh("ip -batch - <<'END'\n" + batch.String() + "END")
+	all, s := l.Netns.Routes(), l.Netns.RoutesAbout(about)
+	if !s.Read() || s.Omitted != len(all.Items)-len(s.Items) || s.Omitted < manyRoutes-50 {
+		t.Fatalf("%d of %d routes, %d left out; %s", len(s.Items), len(all.Items), s.Omitted, s.Why())
+	}
+	tables := map[string]bool{}
+	var want []evidence.RouteItem
+	for _, r := range all.Items {
+		key := fmt.Sprint(r.Family, r.Table)
+		holds := r.Dest == "default"
+		if p, err := netip.ParsePrefix(r.Dest); err == nil {
+			holds = slices.ContainsFunc(about, p.Contains)
+		}
+		if r.Family == 6 || holds || !tables[key] {
+			want = append(want, r)
+		}
+		tables[key] = true
+	}
+	if diff := cmp.Diff(want, s.Items); diff != "" {
+		t.Errorf("kept (-want +got):\n%s", diff)
+	}
+}

@@ -132,6 +132,9 @@ func noRoute(ns *evidence.Namespace, r *evidence.RouteLookup, asked []string) st
 	if len(asked) == 1 {
 		return s + " in table " + asked[0]
 	}
+	if n := len(asked); n > 6 {
+		return fmt.Sprintf("%s in %d tables: %s, … %s", s, n, strings.Join(asked[:3], ", "), asked[n-1])
+	}
 	return s + " in tables " + strings.Join(asked, ", ")
 }
 

@@ -3,6 +3,7 @@
 package verdict
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -88,6 +89,9 @@ func tables(asked []*evidence.Event) string {
 		if !contains(list, r.Route.Table) {
 			list = append(list, r.Route.Table)
 		}
+	}
+	if n := len(list); n > 6 {
+		return fmt.Sprintf("%d of them, %s … %s", n, strings.Join(list[:3], ", "), list[n-1])
 	}
 	return strings.Join(list, ", ")
 }

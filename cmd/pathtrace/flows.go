@@ -73,6 +73,28 @@ func packetsIn(c *evidence.Case, name string) present {
 	return p
 }
 
+// addressesIn are the addresses that the packets in a namespace and its routing lookups were about.
+func addressesIn(c *evidence.Case, name string) (list []netip.Addr) {
+	add := func(address string) {
+		a, err := netip.ParseAddr(address)
+		if a = a.WithZone(""); err == nil && !slices.Contains(list, a) {
+			list = append(list, a)
+		}
+	}
+	add(c.Target.Address)
+	for _, e := range c.Events {
+		if e.Netns == name && e.Packet != nil {
+			add(e.Packet.Source)
+			add(e.Packet.Dest)
+		}
+		if e.Netns == name && e.Route != nil {
+			add(e.Route.Source)
+			add(e.Route.Dest)
+		}
+	}
+	return list
+}
+
 // asked are the questions that the kernel itself put to the routing tables and got an answer to.
 func asked(c *evidence.Case, name string) (flows []flow) {
 	for _, e := range c.Events {

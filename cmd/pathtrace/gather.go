@@ -201,7 +201,7 @@ func (g *gatherer) namespace(name string, c *evidence.Case) evidence.Namespace {
 	s.Traced = g.spaces.traced[name]
 	s.Links, s.Addresses, s.Neighbors, s.Rules = n.Links(), n.Addresses(), n.Neighbors(), n.IPRules()
 	if here.unrouted || name == c.Probe.Netns && len(c.Events) == here.routes {
-		s.Routes = n.Routes()
+		s.Routes = n.RoutesAbout(addressesIn(c, name))
 	}
 	s.Lookups = g.lookups(n, asked(c, name), here)
 	s.Sockets = g.sockets(n, name, here, c)
