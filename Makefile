@@ -85,7 +85,9 @@ vm-try:
 	@why=; [ "$$(uname -m)" = x86_64 ] || why="the guests are amd64"; \
 	[ -n "$$why" ] || command -v apt-get >/dev/null || why="their packages are fetched by apt-get"; \
 	[ -n "$$why" ] || $(MAKE) --no-print-directory need-vm || why="QEMU cannot be installed"; \
-	for k in $(VMKERNELS); do [ -n "$$why" ] || apt-cache pkgnames linux-image-$$k. | grep -q amd64 || why="apt lists no Linux $$k"; done; \
+	listed() { for k in $(VMKERNELS); do apt-cache pkgnames linux-image-$$k. | grep amd64 >/dev/null || { echo "apt lists no Linux $$k"; return; }; done; }; \
+	[ -n "$$why" ] || why=$$(listed); \
+	case "$$why" in "apt lists "*) $(ROOT) apt-get -qq update && why=$$(listed);; esac; \
 	if [ -n "$$why" ]; then echo "not tried on Linux $(VMKERNELS): $$why" >&2; else $(MAKE) --no-print-directory vm-short; fi
 
 vm-record: VMPACKAGES = tracer
