@@ -71,10 +71,13 @@ func (n *Netns) readNFTChain(ctx context.Context, family, table, chain string, w
 		return c, err
 	}
 	c.Total = len(rules)
-	if len(rules) > wholeChain && !mayBeOfIptables(family, table) {
+	if len(rules) > wholeChain {
 		short := c
 		short.Rules = excerptOf(rules, wanted)
-		if n.excerpt(ctx, &short) == nil {
+		if n.iptablesTexts(ctx, &short) {
+			return short, nil
+		}
+		if !mayBeOfIptables(family, table) && n.excerpt(ctx, &short) == nil {
 			return short, nil
 		}
 	}
@@ -127,13 +130,19 @@ func (n *Netns) iptablesTexts(ctx context.Context, c *evidence.Chain) bool {
 	if !mayBeOfIptables(c.Family, c.Table) {
 		return false
 	}
-	saved, err := n.save(ctx, c.Family, "nft", c.Table, c.Name)
-	if err != nil || !saved.found || len(saved.rules) != len(c.Rules) || c.Base != (saved.policy != "") {
+	wanted := func(number int) bool { return true }
+	if len(c.Rules) < c.Total {
+		wanted = func(number int) bool {
+			return slices.ContainsFunc(c.Rules, func(r evidence.FirewallRule) bool { return r.Number == number })
+		}
+	}
+	saved, err := n.save(ctx, c.Family, "nft", c.Table, c.Name, wanted)
+	if err != nil || !saved.found || saved.total != c.Total || c.Base != (saved.policy != "") {
 		return false
 	}
 	c.Backend, c.Text = "iptables-nft", saved.policy
 	for i := range c.Rules {
-		c.Rules[i].Text = saved.rules[i]
+		c.Rules[i].Text = saved.rules[c.Rules[i].Number]
 	}
 	return true
 }

@@ -162,7 +162,7 @@ func (n *Netns) nftTexts(ctx context.Context, chains []FirewallChain) {
 	if slices.ContainsFunc(chains, func(c FirewallChain) bool { return !isTable(&c.Chain) }) {
 		go list() // is needed: both tools take long with a long ruleset
 	}
-	saved := map[string]map[string]map[string]*iptablesSave{}
+	saved := map[string]map[string]map[string]*savedChain{}
 	for i := range chains {
 		c := &chains[i].Chain
 		if isTable(c) {
@@ -238,8 +238,14 @@ func splitRuleset(out string) map[nftChainKey]string {
 	return chains
 }
 
+// savedChain is one chain as iptables-save prints it.
+type savedChain struct {
+	policy string   // "-P INPUT DROP"; empty for a chain of the user
+	rules  []string // the lines "-A CHAIN …", in order
+}
+
 // saveAll runs iptables-save and reads every chain of every table that it prints; nil when it cannot be run.
-func (n *Netns) saveAll(ctx context.Context, family, backend string, arg ...string) map[string]map[string]*iptablesSave {
+func (n *Netns) saveAll(ctx context.Context, family, backend string, arg ...string) map[string]map[string]*savedChain {
 	tool, err := n.saveTool(ctx, family, backend)
 	if err != nil {
 		return nil
@@ -252,19 +258,19 @@ func (n *Netns) saveAll(ctx context.Context, family, backend string, arg ...stri
 }
 
 // parseSaves reads tables and chains of what iptables-save printed.
-func parseSaves(out string) map[string]map[string]*iptablesSave {
-	tables := map[string]map[string]*iptablesSave{}
-	var table map[string]*iptablesSave
+func parseSaves(out string) map[string]map[string]*savedChain {
+	tables := map[string]map[string]*savedChain{}
+	var table map[string]*savedChain
 	for line := range strings.Lines(out) {
 		line = strings.TrimSuffix(line, "\n")
 		switch {
 		case strings.HasPrefix(line, "*"):
-			table = map[string]*iptablesSave{}
+			table = map[string]*savedChain{}
 			tables[line[1:]] = table
 		case table == nil:
 		case strings.HasPrefix(line, ":"):
 			name, rest, _ := strings.Cut(line[1:], " ")
-			s := &iptablesSave{found: true}
+			s := &savedChain{}
 			if policy, _, _ := strings.Cut(rest, " "); policy != "-" {
 				s.policy = "-P " + name + " " + policy
 			}

@@ -34,26 +34,25 @@ func (n *Netns) allLegacyChains(ctx context.Context, family string) (chains []Fi
 var legacyOrder = []string{"raw", "mangle", "nat", "filter", "security"}
 
 func (n *Netns) legacyChains(ctx context.Context, family string, version int, table string) ([]FirewallChain, error) {
-	before, err := n.LegacyTable(version, table)
-	if err != nil {
-		return nil, err
-	}
 	for range dumpTries {
-		saved := n.saveAll(ctx, family, "legacy", "-t", table)[table]
-		after, err := n.LegacyTable(version, table)
+		t, err := n.LegacyTable(version, table)
 		if err != nil {
 			return nil, err
 		}
-		if sameRules(before, after) {
-			return after.chains(saved), nil
+		saved := n.saveAll(ctx, family, "legacy", "-t", table)[table]
+		same, err := n.sameRules(t)
+		if err != nil {
+			return nil, err
 		}
-		before = after
+		if same {
+			return t.chains(saved), nil
+		}
 	}
 	return nil, fmt.Errorf("table %s changed each of the %d times it was read", table, dumpTries)
 }
 
 // chains takes the whole table apart, with the texts that iptables-save has for it.
-func (t *LegacyTable) chains(saved map[string]*iptablesSave) []FirewallChain {
+func (t *LegacyTable) chains(saved map[string]*savedChain) []FirewallChain {
 	var chains []FirewallChain
 	at := map[string]int{}
 	for _, e := range t.Entries {

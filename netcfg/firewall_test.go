@@ -169,8 +169,10 @@ func FuzzRuleset(f *testing.F) {
 		}
 		for _, chains := range parseSaves(saved) {
 			for name, s := range chains {
-				if !s.found {
-					t.Errorf("%q was not found", name)
+				for _, rule := range s.rules {
+					if !strings.HasPrefix(rule, "-A "+name) || !strings.Contains(saved, rule) {
+						t.Errorf("%q is no rule of %q", rule, name)
+					}
 				}
 			}
 		}

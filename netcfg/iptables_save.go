@@ -13,26 +13,45 @@ import (
 // iptablesSave is one chain as iptables-save prints it.
 type iptablesSave struct {
 	found  bool
-	policy string   // "-P INPUT DROP"; empty for a chain of the user
-	rules  []string // the lines "-A CHAIN …", in order
+	policy string         // "-P INPUT DROP"; empty for a chain of the user
+	total  int            // rules
+	rules  map[int]string // the lines "-A CHAIN …" that were wanted, by number
 }
 
-// parseSave reads the chain from what "iptables-save -t TABLE" printed.
-func parseSave(out, chain string) iptablesSave {
-	var s iptablesSave
-	for line := range strings.Lines(out) {
-		line = strings.TrimSuffix(line, "\n")
-		if rest, ok := strings.CutPrefix(line, ":"+chain+" "); ok {
-			s.found = true
-			if policy, _, _ := strings.Cut(rest, " "); policy != "-" {
-				s.policy = "-P " + chain + " " + policy
+// saveReader reads one chain from the lines of "iptables-save -t TABLE".
+type saveReader struct {
+	iptablesSave
+	chain        string
+	want         func(number int) bool
+	incompatible bool // the tool cannot read the table
+}
+
+func (s *saveReader) take(line string) {
+	switch {
+	case strings.HasPrefix(line, ":"):
+		rest, ok := strings.CutPrefix(line[1:], s.chain+" ")
+		if !ok {
+			return
+		}
+		s.found = true
+		if policy, _, _ := strings.Cut(rest, " "); policy != "-" {
+			s.policy = "-P " + s.chain + " " + policy
+		}
+	case strings.HasPrefix(line, "-A "):
+		rest, ok := strings.CutPrefix(line[3:], s.chain)
+		if !ok || rest != "" && rest[0] != ' ' {
+			return
+		}
+		s.total++
+		if s.want(s.total) {
+			if s.rules == nil {
+				s.rules = map[int]string{}
 			}
+			s.rules[s.total] = line
 		}
-		if line == "-A "+chain || strings.HasPrefix(line, "-A "+chain+" ") {
-			s.rules = append(s.rules, line)
-		}
+	case strings.Contains(line, "is incompatible, use 'nft' tool"):
+		s.incompatible = true
 	}
-	return s
 }
 
 // saveTool returns the program that prints iptables rules of the family (ip or
@@ -61,19 +80,23 @@ func (n *Netns) saveTool(ctx context.Context, family, backend string) (string, e
 	return plain, nil
 }
 
-// save prints one table with the tool, and reads one chain of it. The caller
+// save prints one table with the tool, and reads of one chain of it the rules that are wanted, by number. The caller
 // has made sure that the table exists: the tool would create it.
-func (n *Netns) save(ctx context.Context, family, backend, table, chain string) (iptablesSave, error) {
+func (n *Netns) save(ctx context.Context, family, backend, table, chain string, want func(number int) bool) (iptablesSave, error) {
 	tool, err := n.saveTool(ctx, family, backend)
 	if err != nil {
 		return iptablesSave{}, err
 	}
-	out, stderr, err := n.Output(ctx, tool, "-t", table)
+	s := saveReader{chain: chain, want: want}
+	stderr, err := n.lines(ctx, s.take, tool, "-t", table)
 	if err != nil {
 		return iptablesSave{}, err
 	}
-	if all := string(out) + string(stderr); strings.Contains(all, "is incompatible, use 'nft' tool") {
+	for line := range strings.Lines(string(stderr)) {
+		s.take(strings.TrimSuffix(line, "\n"))
+	}
+	if s.incompatible {
 		return iptablesSave{}, errors.New(tool + ": the table is incompatible with iptables")
 	}
-	return parseSave(string(out), chain), nil
+	return s.iptablesSave, nil
 }

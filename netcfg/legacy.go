@@ -33,6 +33,8 @@ type LegacyTable struct {
 	Entries   []LegacyEntry
 	HookEntry map[string]int // index of a hook's first entry, for the hooks the table has
 	Underflow map[string]int // index of a hook's policy
+
+	shape uint64 // of all but the counters: another reading with the same is of the same rules
 }
 
 // LegacyEntry is one entry of a table. Every entry has a counter, also
@@ -93,58 +95,81 @@ func (n *Netns) LegacyTable(family int, name string) (*LegacyTable, error) {
 	if !slices.Contains(exist, name) {
 		return nil, fmt.Errorf("%s: %w", what, fs.ErrNotExist)
 	}
-	var info, entries []byte
-	err = n.Do(func() (err error) {
-		info, entries, err = readLegacyBlob(family, name)
+	var t *LegacyTable
+	err = n.legacyBlob(family, name, func(info, entries []byte) (err error) {
+		t, err = parseLegacyTable(family, info, entries)
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	t, err := parseLegacyTable(family, info, entries)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return t, nil
 }
 
+// sameRules reports whether the table still has the rules of t.
+func (n *Netns) sameRules(t *LegacyTable) (same bool, err error) {
+	err = n.legacyBlob(t.Family, t.Name, func(_, entries []byte) error {
+		shape, err := legacyShape(t.Family, entries)
+		same = shape == t.shape
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("legacy table %s of ipv%d: %w", t.Name, t.Family, err)
+	}
+	return same, nil
+}
+
+// legacyBlob reads a table for use, which may keep nothing of it.
+func (n *Netns) legacyBlob(family int, name string, use func(info, entries []byte) error) error {
+	return n.Do(func() error { return readLegacyBlob(family, name, use) })
+}
+
 // readLegacyBlob fetches struct ipt_getinfo and the entries behind struct
-// ipt_get_entries in the namespace of the calling thread.
-func readLegacyBlob(family int, name string) (info, entries []byte, err error) {
+// ipt_get_entries in the namespace of the calling thread. 100,000 rules are 20
+// MB: they are mapped, and gone when use returns.
+func readLegacyBlob(family int, name string, use func(info, entries []byte) error) error {
 	domain, level := unix.AF_INET, unix.IPPROTO_IP
 	if family == 6 {
 		domain, level = unix.AF_INET6, unix.IPPROTO_IPV6
 	}
 	fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	defer unix.Close(fd)
 	for range dumpTries {
-		info = make([]byte, sizeofLegacyInfo)
-		copy(info[:tableNameLen-1], name)
-		if err = getsockopt(fd, level, iptGetInfo, info); err != nil {
-			return nil, nil, err
-		}
-		size := binary.NativeEndian.Uint32(info[offsetofLegacySize:])
-		entries = make([]byte, sizeofLegacyEntriesHead+uint64(size))
-		copy(entries[:tableNameLen-1], name)
-		binary.NativeEndian.PutUint32(entries[tableNameLen:], size)
-		err = getsockopt(fd, level, iptGetEntries, entries)
-		// EAGAIN: replaced since by one of another size. One of the same size
-		// would slip through: is it still the same?
-		if err == nil {
-			again := slices.Clone(info)
-			clear(again[tableNameLen:])
-			if err = getsockopt(fd, level, iptGetInfo, again); err == nil && bytes.Equal(again, info) {
-				return info, entries[sizeofLegacyEntriesHead:], nil
-			}
-		}
-		if err != nil && !errors.Is(err, unix.EAGAIN) {
-			return nil, nil, err
+		if again, err := readLegacyOnce(fd, level, name, use); !again {
+			return err
 		}
 	}
-	return nil, nil, fmt.Errorf("changed each of the %d times it was read", dumpTries)
+	return fmt.Errorf("changed each of the %d times it was read", dumpTries)
+}
+
+func readLegacyOnce(fd, level int, name string, use func(info, entries []byte) error) (again bool, err error) {
+	info := make([]byte, sizeofLegacyInfo)
+	copy(info[:tableNameLen-1], name)
+	if err := getsockopt(fd, level, iptGetInfo, info); err != nil {
+		return false, err
+	}
+	size := binary.NativeEndian.Uint32(info[offsetofLegacySize:])
+	entries, err := unix.Mmap(-1, 0, sizeofLegacyEntriesHead+int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return false, fmt.Errorf("room for %d bytes: %w", size, err)
+	}
+	defer unix.Munmap(entries)
+	copy(entries[:tableNameLen-1], name)
+	binary.NativeEndian.PutUint32(entries[tableNameLen:], size)
+	// EAGAIN: replaced since by one of another size. One of the same size
+	// would slip through: is it still the same?
+	if err := getsockopt(fd, level, iptGetEntries, entries); err != nil {
+		return errors.Is(err, unix.EAGAIN), err
+	}
+	now := slices.Clone(info)
+	clear(now[tableNameLen:])
+	if err := getsockopt(fd, level, iptGetInfo, now); err != nil || !bytes.Equal(now, info) {
+		return err == nil, err
+	}
+	return false, use(info, entries[sizeofLegacyEntriesHead:])
 }
 
 func getsockopt(fd, level, option int, b []byte) error {

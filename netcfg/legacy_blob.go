@@ -3,11 +3,13 @@
 package netcfg
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
-	"strings"
 
 	"github.com/pathtrace/pathtrace/evidence"
 )
@@ -58,20 +60,16 @@ func parseLegacyTable(family int, info, blob []byte) (*LegacyTable, error) {
 	if len(info) < sizeofLegacyInfo {
 		return nil, fmt.Errorf("table header of %d bytes", len(info))
 	}
-	name, _, _ := strings.Cut(string(info[:tableNameLen]), "\x00")
-	t := &LegacyTable{Family: family, Name: name, Size: uint32(len(blob)), HookEntry: map[string]int{}, Underflow: map[string]int{}}
+	t := &LegacyTable{Family: family, Name: text(info[:tableNameLen]), Size: uint32(len(blob)), HookEntry: map[string]int{}, Underflow: map[string]int{}}
 	number := binary.NativeEndian.Uint32(info[offsetofLegacyNumber:])
-	at := map[uint32]int{} // index of the entry at an offset
-	jumps := []int32{}     // where the entry jumps, in bytes, or its verdict
-	for offset := 0; offset < len(blob); {
-		e, verdict, err := parseLegacyEntry(family, blob[offset:])
-		if err != nil {
-			return nil, fmt.Errorf("entry at byte %d: %w", offset, err)
-		}
-		e.Offset = uint32(offset)
-		at[e.Offset] = len(t.Entries)
+	room := min(int(number), len(blob)/layoutOf(family).size)
+	t.Entries = make([]LegacyEntry, 0, room)
+	jumps := make([]int32, 0, room) // where the entry jumps, in bytes, or its verdict
+	var err error
+	if t.shape, err = eachLegacyEntry(family, blob, func(e LegacyEntry, verdict int32) {
 		t.Entries, jumps = append(t.Entries, e), append(jumps, verdict)
-		offset += int(e.Size)
+	}); err != nil {
+		return nil, err
 	}
 	if uint32(len(t.Entries)) != number {
 		return nil, fmt.Errorf("%d entries where the kernel says %d", len(t.Entries), number)
@@ -81,8 +79,8 @@ func parseLegacyTable(family int, info, blob []byte) (*LegacyTable, error) {
 		if valid&(1<<i) == 0 {
 			continue
 		}
-		entry, ok := at[binary.NativeEndian.Uint32(info[offsetofHookEntry+4*i:])]
-		policy, okToo := at[binary.NativeEndian.Uint32(info[offsetofUnderflow+4*i:])]
+		entry, ok := t.at(binary.NativeEndian.Uint32(info[offsetofHookEntry+4*i:]))
+		policy, okToo := t.at(binary.NativeEndian.Uint32(info[offsetofUnderflow+4*i:]))
 		if !ok || !okToo || policy < entry {
 			return nil, fmt.Errorf("the chain of %s does not begin and end with entries", hook)
 		}
@@ -91,7 +89,47 @@ func parseLegacyTable(family int, info, blob []byte) (*LegacyTable, error) {
 	if err := t.nameChains(jumps); err != nil {
 		return nil, err
 	}
-	return t, t.resolveJumps(at, jumps)
+	return t, t.resolveJumps(jumps)
+}
+
+// eachLegacyEntry goes over the entries of a table. The shape that it returns is another when anything but the counters is.
+func eachLegacyEntry(family int, blob []byte, each func(e LegacyEntry, verdict int32)) (shape uint64, err error) {
+	var h maphash.Hash
+	h.SetSeed(legacySeed)
+	for offset := 0; offset < len(blob); {
+		e, verdict, err := parseLegacyEntry(family, blob[offset:])
+		if err != nil {
+			return 0, fmt.Errorf("entry at byte %d: %w", offset, err)
+		}
+		e.Offset = uint32(offset)
+		each(e, verdict)
+		var numbers [9]byte
+		binary.NativeEndian.PutUint32(numbers[:], e.Size)
+		binary.NativeEndian.PutUint32(numbers[4:], uint32(verdict))
+		if e.Goto {
+			numbers[8] = 1
+		}
+		h.Write(numbers[:])
+		for _, s := range []string{e.Target, e.Chain} {
+			h.WriteString(s)
+			h.WriteByte(0)
+		}
+		l := layoutOf(family)
+		h.Write(blob[offset : offset+l.nextOffset+2]) // addresses and devices; what follows is the kernel's own
+		offset += int(e.Size)
+	}
+	return h.Sum64(), nil
+}
+
+var legacySeed = maphash.MakeSeed()
+
+func legacyShape(family int, blob []byte) (uint64, error) {
+	return eachLegacyEntry(family, blob, func(LegacyEntry, int32) {})
+}
+
+// at returns the index of the entry that begins at an offset.
+func (t *LegacyTable) at(offset uint32) (int, bool) {
+	return slices.BinarySearchFunc(t.Entries, offset, func(e LegacyEntry, o uint32) int { return cmp.Compare(e.Offset, o) })
 }
 
 // parseLegacyEntry reads one struct ipt_entry or ip6t_entry with its target.
@@ -110,7 +148,7 @@ func parseLegacyEntry(family int, b []byte) (e LegacyEntry, verdict int32, err e
 		Packets: binary.NativeEndian.Uint64(b[l.counter:]), Bytes: binary.NativeEndian.Uint64(b[l.counter+8:])}
 	// struct xt_entry_target: two bytes of size, the name, a byte of revision;
 	// behind it the verdict of a standard target, or the name of a chain.
-	e.Target, _, _ = strings.Cut(string(b[target+2:target+sizeofTargetHead-1]), "\x00")
+	e.Target = text(b[target+2 : target+sizeofTargetHead-1])
 	e.stateful = e.Target == "SET" || keepsState(b[l.size:target])
 	data := b[target+sizeofTargetHead : next]
 	switch e.Target {
@@ -121,9 +159,15 @@ func parseLegacyEntry(family int, b []byte) (e LegacyEntry, verdict int32, err e
 		e.standard, verdict = true, int32(binary.NativeEndian.Uint32(data))
 	case "ERROR":
 		e.Head = true
-		e.Chain, _, _ = strings.Cut(string(data), "\x00")
+		e.Chain = text(data)
 	}
 	return e, verdict, nil
+}
+
+// text is a string up to its zero byte, if it has one.
+func text(b []byte) string {
+	b, _, _ = bytes.Cut(b, []byte{0})
+	return string(b)
 }
 
 // statefulMatches are the extensions of x_tables that remember packets.
@@ -137,8 +181,7 @@ func keepsState(matches []byte) bool {
 		if size < sizeofTargetHead || size > len(matches) {
 			return false
 		}
-		name, _, _ := strings.Cut(string(matches[2:sizeofTargetHead-1]), "\x00")
-		if slices.Contains(statefulMatches, name) {
+		if slices.Contains(statefulMatches, text(matches[2:sizeofTargetHead-1])) {
 			return true
 		}
 		matches = matches[size:]
@@ -186,7 +229,7 @@ func (t *LegacyTable) isHook(chain string) bool {
 }
 
 // resolveJumps gives the standard targets their names.
-func (t *LegacyTable) resolveJumps(at map[uint32]int, jumps []int32) error {
+func (t *LegacyTable) resolveJumps(jumps []int32) error {
 	for i := range t.Entries {
 		e, verdict := &t.Entries[i], jumps[i]
 		if !e.standard {
@@ -207,7 +250,7 @@ func (t *LegacyTable) resolveJumps(at map[uint32]int, jumps []int32) error {
 			}
 			continue
 		}
-		to, ok := at[uint32(verdict)]
+		to, ok := t.at(uint32(verdict))
 		if !ok {
 			return fmt.Errorf("entry %d jumps to byte %d, where no entry begins", i, verdict)
 		}

@@ -27,50 +27,64 @@ func (n *Netns) LegacyChain(family, table, chain string, numbers []int) (evidenc
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
 	defer cancel()
-	before, err := n.LegacyTable(version, table)
-	if err != nil {
-		return evidence.Chain{}, err
-	}
 	for range dumpTries {
-		c, err := before.chain(chain)
+		t, err := n.LegacyTable(version, table)
+		if err != nil {
+			return evidence.Chain{}, err
+		}
+		total := t.rules(chain)
+		wanted := func(number int) bool {
+			return total <= wholeChain || slices.ContainsFunc(numbers, func(n int) bool { return max(n-number, number-n) <= neighbours })
+		}
+		c, err := t.chain(chain, wanted)
 		if err != nil {
 			return c, err
 		}
-		saved, err := n.save(ctx, family, "legacy", table, chain)
-		after, afterErr := n.LegacyTable(version, table)
-		if afterErr != nil {
-			return c, afterErr
+		saved, err := n.save(ctx, family, "legacy", table, chain, wanted)
+		same, againErr := n.sameRules(t)
+		if againErr != nil {
+			return c, againErr
 		}
-		if !sameRules(before, after) {
-			before = after
+		if !same {
 			continue
 		}
 		switch {
 		case err != nil:
 			c.Unread = err.Error()
-		case len(saved.rules) != c.Total || c.Base != (saved.policy != ""):
-			c.Unread = fmt.Sprintf("iptables-save lists %d rules where the kernel has %d", len(saved.rules), c.Total)
+		case saved.total != c.Total || c.Base != (saved.policy != ""):
+			c.Unread = fmt.Sprintf("iptables-save lists %d rules where the kernel has %d", saved.total, c.Total)
 		default:
 			c.Text = saved.policy
 			for i := range c.Rules {
-				c.Rules[i].Text = saved.rules[i]
+				c.Rules[i].Text = saved.rules[c.Rules[i].Number]
 			}
 		}
-		trim(&c, func(r evidence.FirewallRule) bool { return slices.Contains(numbers, r.Number) })
 		return c, nil
 	}
 	return evidence.Chain{}, fmt.Errorf("legacy table %s: changed each of the %d times it was read", table, dumpTries)
 }
 
-// chain takes one chain out of a table, without texts.
-func (t *LegacyTable) chain(name string) (evidence.Chain, error) {
+// rules counts the rules of a chain.
+func (t *LegacyTable) rules(chain string) int {
+	n := 0
+	for i := range t.Entries {
+		if e := &t.Entries[i]; e.Chain == chain && e.Number > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// chain takes the wanted rules of one chain out of a table, without texts.
+func (t *LegacyTable) chain(name string, wanted func(number int) bool) (evidence.Chain, error) {
 	c := evidence.Chain{Backend: "iptables-legacy", Family: "ip", Table: t.Name, Name: name, Rules: []evidence.FirewallRule{},
-		Owner: chainOwner(t.Name, name)}
+		Total: t.rules(name), Owner: chainOwner(t.Name, name)}
 	if t.Family == 6 {
 		c.Family = "ip6"
 	}
 	found := false
-	for _, e := range t.Entries {
+	for i := range t.Entries {
+		e := &t.Entries[i]
 		if e.Chain != name {
 			continue
 		}
@@ -78,14 +92,13 @@ func (t *LegacyTable) chain(name string) (evidence.Chain, error) {
 		switch {
 		case e.Policy:
 			c.Policy = map[string]string{"ACCEPT": "accept", "DROP": "drop"}[e.Target]
-		case e.Number > 0:
+		case e.Number > 0 && wanted(e.Number):
 			c.Rules = append(c.Rules, evidence.FirewallRule{Number: e.Number, Packets: e.Packets, Bytes: e.Bytes})
 		}
 	}
 	if !found {
 		return c, fmt.Errorf("legacy chain %s of table %s: %w", name, t.Name, fs.ErrNotExist)
 	}
-	c.Total = len(c.Rules)
 	if t.isHook(name) {
 		c.Base, c.Hook, c.Priority = true, name, legacyPriority(t.Name, name)
 	}
@@ -109,12 +122,4 @@ func legacyPriority(table, hook string) int {
 		return -100
 	}
 	return 0
-}
-
-// sameRules reports whether two readings of a table are alike, counters aside.
-func sameRules(a, b *LegacyTable) bool {
-	return a.Size == b.Size && slices.EqualFunc(a.Entries, b.Entries, func(x, y LegacyEntry) bool {
-		x.Packets, x.Bytes, y.Packets, y.Bytes = 0, 0, 0, 0
-		return x == y
-	})
 }

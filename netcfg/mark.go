@@ -44,10 +44,10 @@ func (n *Netns) Marked(mark string) (bool, error) {
 }
 
 func (n *Netns) legacyMarked(family int, table, mark string) (bool, error) {
-	var entries []byte
-	err := n.Do(func() (err error) {
-		_, entries, err = readLegacyBlob(family, table)
-		return err
+	marked := false
+	err := n.legacyBlob(family, table, func(_, entries []byte) error {
+		marked = bytes.Contains(entries, []byte(mark))
+		return nil
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // removed since
@@ -55,7 +55,7 @@ func (n *Netns) legacyMarked(family int, table, mark string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("legacy table %s of ipv%d: %w", table, family, err)
 	}
-	return bytes.Contains(entries, []byte(mark)), nil
+	return marked, nil
 }
 
 // Cookie identifies n until the next boot: unlike inode numbers, cookies are

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,20 +91,55 @@ func (n *Netns) Command(ctx context.Context, name string, arg ...string) *exec.C
 // stderr. The error wraps [exec.ErrNotFound] when it is not installed, else
 // it ends with the last line of stderr.
 func (n *Netns) Output(ctx context.Context, name string, arg ...string) (stdout, stderr []byte, err error) {
-	var out, errs bytes.Buffer
+	var out bytes.Buffer
+	stderr, err = n.run(ctx, &out, name, arg...)
+	return out.Bytes(), stderr, err
+}
+
+// lines is Output for a tool that may print a lot: each line is handed over, without its end, and not kept.
+func (n *Netns) lines(ctx context.Context, each func(line string), name string, arg ...string) (stderr []byte, err error) {
+	w := lineWriter{each: each}
+	stderr, err = n.run(ctx, &w, name, arg...)
+	if len(w.begun) > 0 {
+		each(string(w.begun))
+	}
+	return stderr, err
+}
+
+func (n *Netns) run(ctx context.Context, out io.Writer, name string, arg ...string) (stderr []byte, err error) {
+	var errs bytes.Buffer
 	cmd := n.Command(ctx, name, arg...)
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdout, cmd.Stderr = out, &errs
 	if err := n.Start(cmd); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if err := cmd.Wait(); err != nil {
 		line := strings.TrimSpace(errs.String())
 		if i := strings.LastIndexByte(line, '\n'); i >= 0 {
 			line = line[i+1:]
 		}
-		return out.Bytes(), errs.Bytes(), fmt.Errorf("%s %s: %w: %s", name, strings.Join(arg, " "), err, line)
+		return errs.Bytes(), fmt.Errorf("%s %s: %w: %s", name, strings.Join(arg, " "), err, line)
 	}
-	return out.Bytes(), errs.Bytes(), nil
+	return errs.Bytes(), nil
+}
+
+// lineWriter cuts what is written into lines.
+type lineWriter struct {
+	each  func(line string)
+	begun []byte
+}
+
+func (w *lineWriter) Write(b []byte) (int, error) {
+	n := len(b)
+	for {
+		line, rest, whole := bytes.Cut(b, []byte("\n"))
+		w.begun = append(w.begun, line...)
+		if !whole {
+			return n, nil
+		}
+		w.each(string(w.begun))
+		w.begun, b = w.begun[:0], rest
+	}
 }
 
 // RunHere runs a command line of [Netns.Enter] and a tool, from where we are, and returns what it printed.
