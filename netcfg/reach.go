@@ -4,8 +4,10 @@ package netcfg
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Connected returns those of all namespaces that devices join to start, over
@@ -18,14 +20,19 @@ import (
 // them: then all are returned, with the reason.
 func Connected(start *Netns, all []*Netns) ([]*Netns, error) {
 	joined := map[uint64][]*Netns{} // by inode
+	candidates := slices.Clone(all)
 	for _, n := range all {
-		others, err := n.beyond(all)
+		others, err := n.beyond(candidates)
 		if err != nil {
 			return all, fmt.Errorf("what the devices of %s lead to: %w", n.Name, err)
 		}
 		for _, other := range others {
 			joined[n.Inode] = append(joined[n.Inode], other)
 			joined[other.Inode] = append(joined[other.Inode], n)
+			// the devices of containers mostly lead to one and the same: it is asked about first
+			at := slices.Index(candidates, other)
+			copy(candidates[1:at+1], candidates[:at])
+			candidates[0] = other
 		}
 	}
 	list, seen := []*Netns{start}, map[uint64]bool{start.Inode: true}
@@ -43,7 +50,12 @@ func Connected(start *Netns, all []*Netns) ([]*Netns, error) {
 // beyond returns the namespaces that the devices of n name as those of their other ends.
 func (n *Netns) beyond(all []*Netns) (found []*Netns, err error) {
 	err = n.Do(func() error {
-		links, err := retry(netlink.LinkList)
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE) // one socket for all the questions
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		links, err := retry(h.LinkList)
 		if err != nil {
 			return err
 		}
@@ -57,7 +69,7 @@ func (n *Netns) beyond(all []*Netns) (found []*Netns, err error) {
 			if len(ids) == 0 {
 				return nil
 			}
-			id, err := netlink.GetNetNsIdByFd(int(other.handle))
+			id, err := h.GetNetNsIdByFd(int(other.handle))
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -61,7 +62,7 @@ func openSpaces(spec string, ownOnly bool) (*spaces, error) {
 		}
 		s.add(n)
 	}
-	if s.connected, err = netcfg.Connected(s.start, slices.Collect(maps.Values(s.byInode))); err != nil {
+	if s.connected, err = netcfg.Connected(s.start, slices.SortedFunc(maps.Values(s.byInode), func(a, b *netcfg.Netns) int { return cmp.Compare(a.Inode, b.Inode) })); err != nil {
 		s.unseen = append(s.unseen, err.Error())
 	}
 	return s, nil
