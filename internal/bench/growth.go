@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -207,7 +208,7 @@ func (b *bench) withRoutes(ctx context.Context, routes, tables int) (s series, e
 }
 
 func growNamespaces(ctx context.Context, b *bench) (err error) {
-	t := table{Title: "Growth: namespaces of the host", Head: append([]string{"namespaces more"}, growthHead...), Note: "Nothing leads to them from the lab."}
+	t := table{Title: "Growth: namespaces of the host", Head: append([]string{"namespaces more"}, growthHead...), Note: "Each is joined to the server by a veth pair, as those of containers are to their host."}
 	l, err := lab.New("bench")
 	if err != nil {
 		return err
@@ -227,6 +228,9 @@ func growNamespaces(ctx context.Context, b *bench) (err error) {
 				return err
 			}
 			more = append(more, name)
+			if err := within(l.Netns(lab.Server), func() error { return joinTo(name, len(more)) }); err != nil {
+				return err
+			}
 		}
 		s, err := b.measure(ctx, l, "no-listener")
 		if err != nil {
@@ -263,6 +267,18 @@ func addNamespace(name string) error {
 		done <- err
 	}()
 	return <-done
+}
+
+// joinTo joins the calling thread's namespace to another by a veth pair.
+func joinTo(name string, n int) error {
+	there, err := netns.GetFromName(name)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	a := netlink.NewLinkAttrs()
+	a.Name = fmt.Sprintf("bench%d", n)
+	return netlink.LinkAdd(&netlink.Veth{LinkAttrs: a, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(there))})
 }
 
 func growSockets(ctx context.Context, b *bench) error {
