@@ -19,13 +19,14 @@ type Case struct {
 	Host          Host        `json:"host"`
 	Target        Target      `json:"target"`
 	Probe         Probe       `json:"probe"`
-	Events        []Event     `json:"events"`          // in the order of Event.At
-	Lost          uint64      `json:"lost"`            // events the kernel could not hand over
-	Scope         string      `json:"scope,omitempty"` // "netns": only the probe's own namespace was watched, all else is remote
-	Namespaces    []Namespace `json:"namespaces"`      // those our packets met; the probe's own is always there
-	Unseen        []string    `json:"unseen"`          // what could not be looked at, and why
-	Walks         []Walk      `json:"walks,omitempty"` // of the way beyond this host, made after the probe
-	Peers         []Peer      `json:"peers,omitempty"` // other hosts that were watched too
+	Events        []Event     `json:"events"`             // in the order of Event.At
+	Lost          uint64      `json:"lost"`               // events the kernel could not hand over
+	Scope         string      `json:"scope,omitempty"`    // "netns": only the probe's own namespace was watched, all else is remote
+	Namespaces    []Namespace `json:"namespaces"`         // those our packets met; the probe's own is always there
+	Unseen        []string    `json:"unseen"`             // what could not be looked at, and why
+	Walks         []Walk      `json:"walks,omitempty"`    // of the way beyond this host, made after the probe
+	PathMTU       *PathMTU    `json:"path_mtu,omitempty"` // of that way, where large packets were lost
+	Peers         []Peer      `json:"peers,omitempty"`    // other hosts that were watched too
 	// Listeners are the processes that listened on the target's TCP port, in
 	// whatever namespace, when the probe was about to leave.
 	Listeners []Process `json:"listeners,omitempty"`
@@ -129,8 +130,14 @@ type Probe struct {
 	// Programs that can refuse connect() in that cgroup, inherited ones included; read when connect() was refused.
 	Programs   *Section[CgroupProgram] `json:"cgroup_programs,omitempty"`
 	Retransmit int                     `json:"retransmits,omitempty"`
-	ISN        uint32                  `json:"isn,omitempty"` // TCP initial sequence number, chosen by us
-	Mark       uint32                  `json:"mark,omitempty"`
-	Device     string                  `json:"device,omitempty"` // -i
-	Dialogue   *Dialogue               `json:"dialogue,omitempty"`
+	// Of a TCP connection, when the probe ended: bytes that the other end's kernel has acknowledged, and bytes
+	// under way that it has not; Segment is how large a packet of these is at most. Of a datagram or an echo request
+	// Segment is its size. IP header included, bytes; 0 where the packet may be fragmented.
+	Acked   int64 `json:"acked,omitempty"`
+	Unacked int64 `json:"unacked,omitempty"`
+	Segment int   `json:"segment,omitempty"`
+	ISN      uint32    `json:"isn,omitempty"` // TCP initial sequence number, chosen by us
+	Mark     uint32    `json:"mark,omitempty"`
+	Device   string    `json:"device,omitempty"` // -i
+	Dialogue *Dialogue `json:"dialogue,omitempty"`
 }

@@ -87,7 +87,7 @@ func (e *echo) Run(ctx context.Context) evidence.Probe {
 				return failed(&p, err)
 			}
 		}
-		if outcome := e.write(&p, request); outcome != "" {
+		if outcome := e.write(&p, request, 0); outcome != "" {
 			return outcome
 		}
 		return e.receive(ctx, &p, deadline, e.reply)

@@ -190,6 +190,21 @@ func (s *socket) run(ctx context.Context, p *evidence.Probe, f func(deadline tim
 	}
 }
 
+// whole is the size of a packet that carries n bytes to the target in one piece,
+// IP header included; 0 when the kernel, or a router, may cut it up (ip(7), IP_MTU_DISCOVER).
+func (s *socket) whole(n int) int {
+	level, header, mtu := unix.IPPROTO_IP, 20, unix.IP_MTU
+	if s.cfg.Target.Addr().Is6() {
+		level, header, mtu = unix.IPPROTO_IPV6, 40, unix.IPV6_MTU
+	} else if how, err := unix.GetsockoptInt(s.fd, level, unix.IP_MTU_DISCOVER); err != nil || how == unix.IP_PMTUDISC_DONT {
+		return 0
+	}
+	if limit, err := unix.GetsockoptInt(s.fd, level, mtu); err != nil || n+header > limit {
+		return 0
+	}
+	return n + header
+}
+
 // wait polls for events; 0 means that the deadline passed or ctx ended.
 func (s *socket) wait(ctx context.Context, events int16, deadline time.Time) (int16, error) {
 	for {

@@ -86,9 +86,31 @@ func (t *tcp) Run(ctx context.Context) evidence.Probe {
 	})
 	if info, err := unix.GetsockoptTCPInfo(t.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
 		p.Retransmit = int(info.Total_retrans)
+		t.acked(&p, info)
 	}
 	return p
 }
+
+// acked notes what of the bytes sent is acknowledged and what is not, and how large a packet of the latter was at most.
+func (t *tcp) acked(p *evidence.Probe, info *unix.TCPInfo) {
+	waiting, err1 := unix.IoctlGetInt(t.fd, unix.SIOCOUTQ)
+	unsent, err2 := unix.IoctlGetInt(t.fd, unix.SIOCOUTQNSD)
+	if p.Sent == 0 || err1 != nil || err2 != nil {
+		return
+	}
+	p.Acked = max(0, p.Sent-int64(waiting))
+	if waiting <= unsent {
+		return
+	}
+	header := 20
+	if info.Options&tcpiOptTimestamps != 0 {
+		header += 12 // which tcpi_snd_mss leaves room for
+	}
+	p.Unacked = int64(waiting - unsent)
+	p.Segment = t.whole(min(waiting-unsent, int(info.Snd_mss)) + header)
+}
+
+const tcpiOptTimestamps = 1 // TCPI_OPT_TIMESTAMPS, linux/tcp.h
 
 func (t *tcp) connect(ctx context.Context, p *evidence.Probe, deadline time.Time) string {
 	sa, err := sockaddr(t.cfg.Target)

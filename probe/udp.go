@@ -98,17 +98,19 @@ func (u *udp) send(p *evidence.Probe) string {
 			return failed(p, err)
 		}
 	}
-	return u.write(p, u.cfg.Send)
+	return u.write(p, u.cfg.Send, 8)
 }
 
-// write sends one message on a connected socket; it returns "" when that worked.
-func (s *socket) write(p *evidence.Probe, b []byte) string {
+// write sends one message on a connected socket, to which the kernel adds a header
+// of so many bytes, and that of IP; it returns "" when that worked.
+func (s *socket) write(p *evidence.Probe, b []byte, header int) string {
 	n, err := unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_NOSIGNAL)
 	if err != nil {
 		p.Syscall = "send"
 		return failed(p, err)
 	}
 	p.Sent = int64(n)
+	p.Segment = s.whole(n + header)
 	return ""
 }
 

@@ -4,12 +4,7 @@ package probe
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net/netip"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/pathtrace/pathtrace/evidence"
 )
@@ -33,9 +28,9 @@ type WalkConfig struct {
 // of the calling thread, and returns who answered. A SYN that is answered is
 // reset by the kernel, which knows no such connection. It needs CAP_NET_RAW.
 func Walk(ctx context.Context, cfg WalkConfig) (evidence.Walk, error) {
-	w := &walker{cfg: cfg, fds: [3]int{-1, -1, -1}}
+	w := &walker{want: cfg.Size}
 	defer w.close()
-	if err := w.open(); err != nil {
+	if err := w.open(cfg.Config, numbers, 0); err != nil {
 		return evidence.Walk{}, err
 	}
 	err := w.run(ctx)
@@ -50,19 +45,10 @@ type station struct {
 	sent [maxTries]time.Time
 }
 
-// The sockets of a walk.
-const (
-	sendSocket = iota
-	icmpSocket
-	answerSocket
-)
-
 type walker struct {
-	cfg      WalkConfig
-	flow     walkFlow
-	fds      [3]int
-	reserved socket // keeps our port from others
-	size     int
+	wire
+	want int // size of each packet that was asked for
+	size int // that it has
 
 	stations [maxTTL + 1]station
 	opened   int // TTLs up to here were sent
@@ -74,7 +60,7 @@ func (w *walker) run(ctx context.Context) error {
 	deadline := time.Now().Add(w.cfg.Timeout)
 	for {
 		now := time.Now()
-		next, err := w.send(now)
+		next, err := w.sendDue(now)
 		if err != nil {
 			return err
 		}
@@ -84,14 +70,14 @@ func (w *walker) run(ctx context.Context) error {
 		if next.After(deadline) {
 			next = deadline
 		}
-		if err := w.listen(next); err != nil {
+		if err := w.listen(next, w.answered); err != nil {
 			return err
 		}
 	}
 }
 
-// send sends what is due, and returns when to look again; zero when there is nothing left to do.
-func (w *walker) send(now time.Time) (next time.Time, err error) {
+// sendDue sends what is due, and returns when to look again; zero when there is nothing left to do.
+func (w *walker) sendDue(now time.Time) (next time.Time, err error) {
 	sooner := func(t time.Time) {
 		if next.IsZero() || t.Before(next) {
 			next = t
@@ -149,86 +135,13 @@ func (w *walker) farthest() int {
 	return 0
 }
 
-func (w *walker) sendOne(ttl int, now time.Time) error {
+func (w *walker) sendOne(ttl int, now time.Time) (err error) {
 	s := &w.stations[ttl]
-	b, err := w.flow.packet(number(ttl, s.hop.Sent), w.cfg.Size)
-	if err != nil {
-		return err
-	}
-	w.size = len(b)
+	n := number(ttl, s.hop.Sent)
 	s.sent[s.hop.Sent] = now
 	s.hop.Sent++
-	sa, err := sockaddr(netip.AddrPortFrom(w.cfg.Target.Addr(), 0))
-	if err != nil {
-		return err
-	}
-	switch err := unix.Sendto(w.fds[sendSocket], b, 0, sa); err {
-	case nil, unix.ENOBUFS, unix.EAGAIN:
-		return nil
-	case unix.EPERM: // a rule of this host dropped it
-		return nil
-	default:
-		return fmt.Errorf("send with TTL %d: %w", ttl, err)
-	}
-}
-
-// listen takes what has come, and waits until next for it.
-func (w *walker) listen(next time.Time) error {
-	var fds []unix.PollFd
-	for _, fd := range w.fds[icmpSocket:] {
-		if fd >= 0 {
-			fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
-		}
-	}
-	ts := unix.NsecToTimespec(int64(max(0, time.Until(next))))
-	if _, err := unix.Ppoll(fds, &ts, nil); err != nil && err != unix.EINTR {
-		return fmt.Errorf("poll: %w", err)
-	}
-	for i, p := range fds {
-		if p.Revents == 0 {
-			continue
-		}
-		if err := w.take(int(p.Fd), i == 0); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// take reads a socket empty.
-func (w *walker) take(fd int, icmp bool) error {
-	b, oob := make([]byte, 2048), make([]byte, 256)
-	for {
-		n, m, _, from, err := unix.Recvmsg(fd, b, oob, unix.MSG_DONTWAIT)
-		switch {
-		case errors.Is(err, unix.EAGAIN):
-			return nil
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return fmt.Errorf("receive: %w", err)
-		}
-		ttl, id, rest := hopLimit(oob[:m]), 0, b[:n]
-		if !w.flow.v6() {
-			var ok bool
-			if ttl, id, rest, ok = networkHeader(b[:n]); !ok {
-				continue
-			}
-		}
-		read := w.flow.answer
-		if icmp {
-			read = w.flow.icmp
-		}
-		r, ok := read(rest)
-		if !ok {
-			continue
-		}
-		r.hop.ReplyTTL, r.hop.ReplyID = ttl, id
-		if r.from = fromAddr(from); r.hop.Answer != evidence.TimeExceeded && r.hop.Answer != evidence.ICMPError && r.from != w.flow.remote.Addr().WithZone("") {
-			continue
-		}
-		w.answered(r, time.Now())
-	}
+	w.size, err = w.send(n, ttl, w.want)
+	return err
 }
 
 // answered notes the first answer to a TTL.

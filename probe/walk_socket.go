@@ -5,14 +5,36 @@ package probe
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pathtrace/pathtrace/evidence"
 )
 
-func (w *walker) open() error {
-	w.reserved.cfg, w.reserved.fd, w.reserved.wake = w.cfg.Config, -1, -1
+// The sockets of a wire.
+const (
+	sendSocket = iota
+	icmpSocket
+	answerSocket
+)
+
+// wire sends packets of one flow, and reads the answers to them.
+type wire struct {
+	cfg      Config
+	flow     walkFlow
+	fds      [3]int
+	reserved socket // keeps our port from others
+}
+
+// open opens the sockets. Packets bear numbers below limit, in TCP segments shifted
+// left: so many bits are left free for the length of what they carry.
+func (w *wire) open(cfg Config, limit uint32, shift uint) error {
+	w.cfg, w.fds = cfg, [3]int{-1, -1, -1}
+	w.reserved.cfg, w.reserved.fd, w.reserved.wake = cfg, -1, -1
 	kind, protocol := unix.SOCK_DGRAM, 0
 	if w.cfg.Protocol == "tcp" {
 		kind = unix.SOCK_STREAM
@@ -35,14 +57,14 @@ func (w *walker) open() error {
 	}
 	w.flow = walkFlow{
 		protocol: w.cfg.Protocol, local: netip.AddrPortFrom(from, w.reserved.Local().Port()), remote: w.cfg.Target,
-		base: binary.NativeEndian.Uint32(b[:]), payload: w.cfg.Send,
+		base: binary.NativeEndian.Uint32(b[:]), limit: limit, shift: shift, payload: w.cfg.Send,
 	}
 	return w.openRaw()
 }
 
 // source is the address that the kernel gives to packets to the target.
-func (w *walker) source() (netip.Addr, error) {
-	s := socket{cfg: w.cfg.Config}
+func (w *wire) source() (netip.Addr, error) {
+	s := socket{cfg: w.cfg}
 	defer s.Close()
 	if err := s.open(unix.SOCK_DGRAM, 0); err != nil {
 		return netip.Addr{}, err
@@ -62,7 +84,7 @@ func (w *walker) source() (netip.Addr, error) {
 	return s.Local().Addr(), nil
 }
 
-func (w *walker) openRaw() error {
+func (w *wire) openRaw() error {
 	domain, icmp := unix.AF_INET, unix.IPPROTO_ICMP
 	if w.flow.v6() {
 		domain, icmp = unix.AF_INET6, unix.IPPROTO_ICMPV6
@@ -116,7 +138,85 @@ func (w *walker) openRaw() error {
 	return nil
 }
 
-func (w *walker) close() {
+// send sends packet n of the flow, and returns its length.
+func (w *wire) send(n uint32, ttl, size int) (int, error) {
+	b, err := w.flow.packet(n, ttl, size)
+	if err != nil {
+		return 0, err
+	}
+	sa, err := sockaddr(netip.AddrPortFrom(w.cfg.Target.Addr(), 0))
+	if err != nil {
+		return 0, err
+	}
+	switch err := unix.Sendto(w.fds[sendSocket], b, 0, sa); err {
+	case nil, unix.ENOBUFS, unix.EAGAIN:
+	case unix.EPERM: // a rule of this host dropped it
+	default:
+		return 0, fmt.Errorf("send with TTL %d: %w", ttl, err)
+	}
+	return len(b), nil
+}
+
+// listen has what has come taken, and waits until next for it.
+func (w *wire) listen(next time.Time, take func(reading, time.Time)) error {
+	var fds []unix.PollFd
+	for _, fd := range w.fds[icmpSocket:] {
+		if fd >= 0 {
+			fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		}
+	}
+	ts := unix.NsecToTimespec(int64(max(0, time.Until(next))))
+	if _, err := unix.Ppoll(fds, &ts, nil); err != nil && err != unix.EINTR {
+		return fmt.Errorf("poll: %w", err)
+	}
+	for i, p := range fds {
+		if p.Revents == 0 {
+			continue
+		}
+		if err := w.read(int(p.Fd), i == 0, take); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read reads a socket empty.
+func (w *wire) read(fd int, icmp bool, take func(reading, time.Time)) error {
+	b, oob := make([]byte, 2048), make([]byte, 256)
+	for {
+		n, m, _, from, err := unix.Recvmsg(fd, b, oob, unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return fmt.Errorf("receive: %w", err)
+		}
+		ttl, id, rest := hopLimit(oob[:m]), 0, b[:n]
+		if !w.flow.v6() {
+			var ok bool
+			if ttl, id, rest, ok = networkHeader(b[:n]); !ok {
+				continue
+			}
+		}
+		read := w.flow.answer
+		if icmp {
+			read = w.flow.icmp
+		}
+		r, ok := read(rest)
+		if !ok {
+			continue
+		}
+		r.hop.ReplyTTL, r.hop.ReplyID = ttl, id
+		if r.from = fromAddr(from); r.hop.Answer != evidence.TimeExceeded && r.hop.Answer != evidence.ICMPError && r.from != w.flow.remote.Addr().WithZone("") {
+			continue
+		}
+		take(r, time.Now())
+	}
+}
+
+func (w *wire) close() {
 	for _, fd := range w.fds {
 		if fd >= 0 {
 			unix.Close(fd)

@@ -23,6 +23,8 @@ type walkFlow struct {
 	protocol      string // tcp, udp or icmp
 	local, remote netip.AddrPort
 	base          uint32 // numbers count from here
+	limit         uint32 // and stay below this
+	shift         uint   // of numbers in TCP sequence numbers: who resets a SYN acknowledges its payload as well
 	payload       []byte
 }
 
@@ -33,10 +35,13 @@ const (
 	numbers  = (maxTTL + 1) * maxTries
 )
 
+// tcpHeader is the length of the TCP header of a walk's SYNs, bytes.
+const tcpHeader = 24
+
 func number(ttl, try int) uint32            { return uint32(ttl*maxTries + try) }
 func ofNumber(n uint32) (ttl, try int)      { return int(n / maxTries), int(n % maxTries) }
 func (f *walkFlow) v6() bool                { return f.remote.Addr().Is6() }
-func (f *walkFlow) valid(n uint32) bool     { return n >= maxTries && n < numbers }
+func (f *walkFlow) valid(n uint32) bool     { return n >= maxTries && n < f.limit }
 func (f *walkFlow) echoID() uint16          { return f.local.Port() }
 func (f *walkFlow) ipID(n uint32) uint16    { return uint16(f.base>>16) + uint16(n) }
 func (f *walkFlow) ofIPID(id uint16) uint32 { return uint32(id - uint16(f.base>>16)) }
@@ -53,8 +58,7 @@ func (f *walkFlow) transport() (p layers.IPProtocol) {
 }
 
 // packet builds the packet with number n, IP header included, at least size bytes long; it may not be fragmented.
-func (f *walkFlow) packet(n uint32, size int) ([]byte, error) {
-	ttl, _ := ofNumber(n)
+func (f *walkFlow) packet(n uint32, ttl, size int) ([]byte, error) {
 	var ip gopacket.SerializableLayer
 	var network gopacket.NetworkLayer
 	header := 20
@@ -85,10 +89,11 @@ func (f *walkFlow) segment(n uint32, network gopacket.NetworkLayer, size int) ([
 	switch f.protocol {
 	case "tcp":
 		l := &layers.TCP{
-			SrcPort: layers.TCPPort(f.local.Port()), DstPort: layers.TCPPort(f.remote.Port()), Seq: f.base + n, SYN: true, Window: 64240,
+			SrcPort: layers.TCPPort(f.local.Port()), DstPort: layers.TCPPort(f.remote.Port()), Seq: f.base + n<<f.shift, SYN: true, Window: 64240,
 			Options: []layers.TCPOption{{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{0x05, 0xb4}}},
 		}
-		return []gopacket.SerializableLayer{l}, l.SetNetworkLayerForChecksum(network)
+		data := f.padded(nil, size-tcpHeader)
+		return []gopacket.SerializableLayer{l, gopacket.Payload(data)}, l.SetNetworkLayerForChecksum(network)
 	case "udp":
 		l := &layers.UDP{SrcPort: layers.UDPPort(f.local.Port()), DstPort: layers.UDPPort(f.remote.Port())}
 		data := f.padded(binary.BigEndian.AppendUint32(f.words(), n<<16|^n&0xffff), size-8)
@@ -212,7 +217,7 @@ func (f *walkFlow) ports(b []byte) bool {
 // numberIn reads the number from the first eight bytes of a transport header.
 func (f *walkFlow) numberIn(b []byte) (uint32, bool) {
 	if f.protocol == "tcp" {
-		return binary.BigEndian.Uint32(b[4:]) - f.base, f.ports(b)
+		return (binary.BigEndian.Uint32(b[4:]) - f.base) >> f.shift, f.ports(b)
 	}
 	return uint32(binary.BigEndian.Uint16(b[6:])), binary.BigEndian.Uint16(b[4:]) == f.echoID()
 }
@@ -229,7 +234,7 @@ func (f *walkFlow) answer(b []byte) (reading, bool) {
 		return reading{}, false
 	}
 	const fin, syn, rst, ack = 1, 2, 4, 16
-	n := binary.BigEndian.Uint32(b[8:]) - 1 - f.base
+	n := (binary.BigEndian.Uint32(b[8:]) - 1 - f.base) >> f.shift
 	r := reading{n: n, hop: evidence.Hop{Answer: evidence.SYNACK}}
 	if b[13]&rst != 0 {
 		r.hop.Answer = evidence.RSTAnswer

@@ -39,7 +39,6 @@ func walkOf(c *evidence.Case, protocol string) *evidence.Walk {
 
 // walked is a walk in one line.
 func walked(w *evidence.Walk) string {
-	what := map[string]string{"tcp": "SYNs", "udp": "datagrams", "icmp": "echo requests"}[w.Protocol]
 	parts := make([]string, 0, len(w.Hops))
 	for i := 0; i < len(w.Hops); i++ {
 		h := w.Hops[i]
@@ -52,7 +51,7 @@ func walked(w *evidence.Walk) string {
 		}
 		parts = append(parts, ttl+" "+answered1(h))
 	}
-	return fmt.Sprintf("%s with rising TTL: %s", what, strings.Join(parts, ", "))
+	return fmt.Sprintf("%s with rising TTL: %s", packetsOf(w.Protocol), strings.Join(parts, ", "))
 }
 
 func answered1(h evidence.Hop) string {
@@ -86,7 +85,7 @@ func beyondSilence(c *evidence.Case, v *Verdict) {
 	if w == nil {
 		return
 	}
-	v.Proof = append(v.Proof, walked(w))
+	v.Proof = append(append(v.Proof, walked(w)), sized(c)...)
 	last := w.LastAnswer()
 	if last == nil {
 		v.Summary += "; no router on the way answers either"

@@ -78,8 +78,12 @@ func mtuTold(a *evidence.Event) string {
 	return fmt.Sprintf(", MTU %d,", a.ICMP.Info)
 }
 
-// findPMTUBlackhole is mtu-exceeded whose ICMP error, too, was dropped by a kernel that we watch.
+// findPMTUBlackhole is mtu-exceeded whose ICMP error, too, was dropped by a
+// kernel that we watch; or a place on the way beyond these at which large packets vanish.
 func findPMTUBlackhole(c *evidence.Case, e *evidence.Event) *Verdict {
+	if e == nil {
+		return findPathMTU(c)
+	}
 	if !tooBig(c, e) {
 		return nil
 	}

@@ -21,6 +21,9 @@ func findAppSilent(c *evidence.Case, e *evidence.Event) *Verdict {
 	if s == nil || c.Target.Protocol == "tcp" && s.Kind != evidence.State || ended(c) != nil {
 		return nil
 	}
+	if unasked(c) || unheard(c, s.Netns) != nil {
+		return nil
+	}
 	n := space(c, s)
 	if n == nil || !n.Sockets.Read() {
 		return nil
@@ -52,6 +55,50 @@ func findAppSilent(c *evidence.Case, e *evidence.Event) *Verdict {
 	mute(c, s, n, p, v, how)
 	noteFiles(c, v)
 	return v
+}
+
+// unasked reports whether what was said on a connection did not reach the other end's kernel: it was sent again, in vain.
+func unasked(c *evidence.Case) bool { return c.Probe.Unacked > 0 && c.Probe.Retransmit > 0 }
+
+// unheard is the last event of an answer that leaves the server's namespace and that the probe has not got.
+func unheard(c *evidence.Case, server string) (last *evidence.Event) {
+	var first uint32 // sequence number of the server's first byte
+	known := false
+	for i := range c.Events {
+		e := &c.Events[i]
+		p := e.Packet
+		if e.Netns != server || p == nil || p.Protocol != c.Target.Protocol || direction(c, e) != evidence.Reply || e.Kind != evidence.Transmit {
+			continue
+		}
+		switch {
+		case p.Protocol != "tcp":
+			if c.Probe.Received == 0 {
+				last = e
+			}
+		case p.Flags == "S.":
+			first, known = p.Seq+1, true
+		case known && speaks(p) && int64(p.Seq-first) >= c.Probe.Received && !came(c, e):
+			last = e
+		}
+	}
+	return last
+}
+
+// speaks reports whether a segment carries data: its sender pushed it, or it is longer than its headers can be.
+func speaks(p *evidence.Packet) bool {
+	return !strings.ContainsAny(p.Flags, "SRF") && (strings.Contains(p.Flags, "P") || p.Length > 100)
+}
+
+// came reports whether the segment of e, which left its namespace, was seen to arrive in the probe's.
+func came(c *evidence.Case, e *evidence.Event) bool {
+	for i := range c.Events {
+		o := &c.Events[i]
+		if o.Kind == evidence.Receive && o.Netns == c.Probe.Netns && o.Packet != nil && o.Packet.Protocol == "tcp" && direction(c, o) == evidence.Reply &&
+			o.Packet.Seq == e.Packet.Seq && speaks(o.Packet) {
+			return true
+		}
+	}
+	return false
 }
 
 // silence is what came back, or that nothing did.

@@ -85,6 +85,9 @@ func notArrived(c *evidence.Case, e *evidence.Event, v *Verdict) {
 // this one: the last event of the way back shows it leave by a device behind
 // which nothing that we watch is.
 func lostOnTheWayBack(c *evidence.Case) *Verdict {
+	if s := served(c); s != nil && handshakeDone(c) && c.Peer(s.Netns) != nil {
+		return lostAnswer(c, unheard(c, s.Netns)) // the handshake came; what was said then
+	}
 	var last *evidence.Event
 	for i := range c.Events {
 		e := &c.Events[i]
@@ -98,13 +101,22 @@ func lostOnTheWayBack(c *evidence.Case) *Verdict {
 			last = e
 		}
 	}
+	return lostAnswer(c, last)
+}
+
+// lostAnswer is the verdict about an answer whose last event is that it left the other end.
+func lostAnswer(c *evidence.Case, last *evidence.Event) *Verdict {
 	if last == nil || !leadsAway(c, last) {
 		return nil
+	}
+	none := "no reply"
+	if handshakeDone(c) {
+		none = fmt.Sprintf("no segment with the sequence number %d", last.Packet.Seq)
 	}
 	v := &Verdict{Certainty: Inferred, Direction: evidence.Reply, Where: Where{Netns: last.Netns, Device: last.Device}}
 	v.Proof = []string{
 		fmt.Sprintf("%s, %s", sight(c, last), since(c, last)),
-		fmt.Sprintf("no reply was seen to arrive on %s until %.0f ms after the start", c.Host.Name, float64(c.Probe.DurationNS)/1e6),
+		fmt.Sprintf("%s was seen to arrive on %s until %.0f ms after the start", none, c.Host.Name, float64(c.Probe.DurationNS)/1e6),
 	}
 	v.Summary = fmt.Sprintf("%s: %s left %s by %s, and did not arrive on %s", target(c), whose(c, last), name(last.Netns), last.Device, c.Host.Name)
 	return v

@@ -87,7 +87,7 @@ func packet(e *evidence.Event) string {
 		return "RST"
 	case strings.Contains(p.Flags, "F"):
 		return "FIN"
-	case strings.Contains(p.Flags, "P"):
+	case speaks(p):
 		return "data segment"
 	case p.Flags == ".":
 		return "ACK"

@@ -18,6 +18,7 @@ import (
 const (
 	walkLimit = 2 * time.Second
 	nameLimit = 500 * time.Millisecond
+	mtuLimit  = 4 * time.Second
 )
 
 // walkBeyond follows the way beyond this host, where that may tell more than
@@ -28,14 +29,10 @@ func (r request) walkBeyond(ctx context.Context, s *spaces, c *evidence.Case, v 
 	var all sync.WaitGroup
 	for i, protocol := range protocols {
 		all.Go(func() {
-			cfg := probe.WalkConfig{Config: probe.Config{
-				Protocol: protocol, Target: r.target, Source: r.source, Device: r.device, Mark: r.mark, Timeout: walkLimit,
-			}}
-			err := s.start.Do(func() (err error) {
-				walks[i], err = probe.Walk(ctx, cfg)
+			errs[i] = s.start.Do(func() (err error) {
+				walks[i], err = probe.Walk(ctx, probe.WalkConfig{Config: r.likeProbe(protocol, walkLimit)})
 				return err
 			})
-			errs[i] = err
 		})
 	}
 	all.Wait()
@@ -48,6 +45,28 @@ func (r request) walkBeyond(ctx context.Context, s *spaces, c *evidence.Case, v 
 			nameHops(ctx, w.Hops)
 		}
 		c.Walks = append(c.Walks, w)
+	}
+	if size, hops := verdict.Large(c, v); size > 0 {
+		r.measureMTU(ctx, s, c, size, hops)
+	}
+}
+
+// likeProbe is what the probe's packets have in common with those that follow its way.
+func (r request) likeProbe(protocol string, limit time.Duration) probe.Config {
+	return probe.Config{Protocol: protocol, Target: r.target, Source: r.source, Device: r.device, Mark: r.mark, Timeout: limit}
+}
+
+// measureMTU finds out how far packets of size bytes come.
+func (r request) measureMTU(ctx context.Context, s *spaces, c *evidence.Case, size int, hops []evidence.Hop) {
+	var m evidence.PathMTU
+	err := s.start.Do(func() (err error) {
+		m, err = probe.PathMTU(ctx, probe.MTUConfig{Config: r.likeProbe(c.Target.Protocol, mtuLimit), Size: size, Hops: hops})
+		return err
+	})
+	if err != nil {
+		c.Unseen = append(c.Unseen, fmt.Sprintf("the path MTU: %v", err))
+	} else if len(m.Tests) > 0 {
+		c.PathMTU = &m
 	}
 }
 

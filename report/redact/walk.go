@@ -23,7 +23,7 @@ var fixed = words(`Case.FormatVersion Case.ID Tool.Version Tool.Commit Host.Kern
 	Chain.Backend Chain.Family Chain.Type Chain.Hook Chain.Policy Flow.Protocol Flow.State Sysctl.Value Counter.Name
 	Verdict.Cause Verdict.Certainty Verdict.Direction Where.Hook Where.Function Where.Reason Rule.Backend Rule.Family NeighborRef.State
 	Case.Scope Dialogue.Protocol Dialogue.Reply TLS.Version TLS.Cipher TLS.Alert Link.PortState Process.Stack Process.Container
-	Service.Kind Service.State Service.Exit WrapDecision.Verdict Element.Kind Walk.Protocol Hop.Answer
+	Service.Kind Service.State Service.Exit WrapDecision.Verdict Element.Kind Walk.Protocol Hop.Answer PathMTU.Protocol SizeTest.Answer
 	Counterfactual.Cause Counterfactual.Certainty Counterfactual.Again`)
 
 // Each replaces every string below v, which is a pointer, except words of

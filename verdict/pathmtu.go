@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/pathtrace/pathtrace/evidence"
+)
+
+// Large returns the size, IP header included, of the packets that were sent in
+// vain, and who on the way has answered to small ones: how far large ones come may
+// tell more than v does. The size is 0 where it does not: what was sent was taken,
+// or is so small that every path takes it (RFC 1122, 3.3.3; RFC 8200, 5).
+func Large(c *evidence.Case, v *Verdict) (size int, hops []evidence.Hop) {
+	every := 576
+	if strings.Contains(c.Target.Address, ":") {
+		every = 1280
+	}
+	lost := v.Cause == "remote-silent"
+	if c.Target.Protocol == "tcp" {
+		lost = v.Cause == "unexplained" && handshakeDone(c) && c.Probe.Unacked > 0
+	}
+	w := walkOf(c, c.Target.Protocol)
+	if !lost || w == nil || w.LastAnswer() == nil || c.Probe.Segment <= every {
+		return 0, nil
+	}
+	return c.Probe.Segment, w.Hops
+}
+
+// findPathMTU: packets as large as those that were lost vanish at one place on
+// the way, again and again, while small ones come through there, and nobody says so.
+func findPathMTU(c *evidence.Case) *Verdict {
+	m, l := c.PathMTU, leftHost(c)
+	if m == nil || l == nil || success(c) {
+		return nil
+	}
+	size := m.Narrowest()
+	if size == 0 || size > c.Probe.Segment {
+		return nil
+	}
+	last, behind := m.Hole(size)
+	if behind == nil {
+		return nil
+	}
+	v := &Verdict{Certainty: Inferred, Direction: evidence.Forward, Where: Where{Netns: l.Netns, Device: l.Device}}
+	v.Proof = append(v.Proof, sight(c, l)+", "+since(c, l))
+	if c.Probe.Unacked > 0 {
+		v.Proof = append(v.Proof, fmt.Sprintf("%d bytes that were sent, in packets of up to %d bytes, are not acknowledged %.0f ms after connect(); %d segments were sent again",
+			c.Probe.Unacked, c.Probe.Segment, float64(c.Probe.DurationNS)/1e6, c.Probe.Retransmit))
+	}
+	if w := walkOf(c, c.Target.Protocol); w != nil {
+		v.Proof = append(v.Proof, walked(w))
+	}
+	v.Proof = append(v.Proof, sized(c)...)
+	where := fmt.Sprintf("between %s of %s and %s (TTL %d)", l.Device, name(l.Netns), behind.Address, behind.TTL)
+	if last != nil {
+		v.Where.Hop = &HopRef{TTL: last.TTL, Address: last.Address}
+		where = fmt.Sprintf("behind %s (TTL %d)", last.Address, last.TTL)
+		if behind.TTL > last.TTL+1 {
+			where += fmt.Sprintf(", before %s (TTL %d)", behind.Address, behind.TTL)
+		}
+	}
+	v.Summary = fmt.Sprintf("%s: packets of %d bytes vanish %s, and nobody says that they are too big", target(c), size, where)
+	switch passes, vanishes := m.Bounds(behind.TTL); {
+	case vanishes == passes+1:
+		v.Summary += fmt.Sprintf("; the largest that come through have %d bytes", passes)
+	case passes > m.Small:
+		v.Summary += fmt.Sprintf("; those of %d bytes come through", passes)
+	}
+	notArrived(c, l, v)
+	return v
+}
+
+// sized says what large packets that may not be fragmented have met, fact by fact.
+func sized(c *evidence.Case) (facts []string) {
+	m := c.PathMTU
+	if m == nil || len(m.Tests) == 0 {
+		return nil
+	}
+	for i := range m.Tests {
+		if t := &m.Tests[i]; t.TooBig != "" && m.Told(t.Size) == t {
+			facts = append(facts, fmt.Sprintf("%s answers that %d bytes are too big: its next link takes %d", t.TooBig, t.Size, t.MTU))
+		}
+	}
+	size := m.Narrowest()
+	last, behind := m.Hole(size)
+	line := fmt.Sprintf("%s of %d bytes that may not be fragmented", packetsOf(m.Protocol), size)
+	if last != nil {
+		line += fmt.Sprintf(" come to %s (TTL %d)", last.Address, last.TTL)
+	}
+	if behind != nil {
+		line += fmt.Sprintf("; with TTL %d all %d were lost, while %s answered to those of %d bytes that left right behind them",
+			behind.TTL, behind.Lost, behind.Address, m.Small)
+	}
+	if last != nil || behind != nil {
+		facts = append(facts, line)
+	}
+	if behind != nil {
+		if passes, vanishes := m.Bounds(behind.TTL); passes > m.Small && vanishes > 0 {
+			facts = append(facts, fmt.Sprintf("with that TTL or more %d bytes are answered, %d are not", passes, vanishes))
+		}
+	}
+	return facts
+}
+
+func packetsOf(protocol string) string {
+	return map[string]string{"tcp": "SYNs", "udp": "datagrams", "icmp": "echo requests"}[protocol]
+}
