@@ -22,32 +22,35 @@ import (
 
 func init() { lab.Helper() }
 
-// walkFrom walks from the client of a lab.
-func walkFrom(t *testing.T, l *lab.Lab, cfg WalkConfig) evidence.Walk {
+// inClient runs f in the network namespace of a lab's client.
+func inClient(t *testing.T, l *lab.Lab, f func() error) {
 	t.Helper()
-	type result struct {
-		walk evidence.Walk
-		err  error
-	}
-	done := make(chan result)
+	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with us
-		var r result
 		ns, err := netns.GetFromName(l.Netns(lab.Client))
 		if err == nil {
 			defer ns.Close()
 			err = netns.Set(ns)
 		}
-		if r.err = err; err == nil {
-			r.walk, r.err = Walk(context.Background(), cfg)
+		if err == nil {
+			err = f()
 		}
-		done <- r
+		done <- err
 	}()
-	r := <-done
-	if r.err != nil {
-		t.Fatal(r.err)
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
-	return r.walk
+}
+
+// walkFrom walks from the client of a lab.
+func walkFrom(t *testing.T, l *lab.Lab, cfg WalkConfig) (w evidence.Walk) {
+	t.Helper()
+	inClient(t, l, func() (err error) {
+		w, err = Walk(context.Background(), cfg)
+		return err
+	})
+	return w
 }
 
 // brief is who answered and how, TTL by TTL.

@@ -110,11 +110,16 @@ func beyondError(c *evidence.Case, v *Verdict) {
 		return
 	}
 	v.Proof = append(v.Proof, walked(w))
-	for _, h := range w.Hops {
-		if sameAddr(h.Address, v.Where.Hop.Address) {
-			v.Where.Hop.TTL = h.TTL
-			return
+	for i, h := range w.Hops {
+		if !sameAddr(h.Address, v.Where.Hop.Address) {
+			continue
 		}
+		// It may have refused what it would have passed on, which one hop before had a TTL of one less:
+		// unless another host is known to be there.
+		if h.Answer == evidence.TimeExceeded || i == 0 || w.Hops[i-1].Answer != "" {
+			v.Where.Hop.TTL = h.TTL
+		}
+		return
 	}
 }
 
@@ -134,21 +139,42 @@ func beyondReset(c *evidence.Case, v *Verdict) {
 	if echo != nil {
 		v.Proof = append(v.Proof, walked(echo))
 	}
-	v.Where.Hop = hopRef(rst)
-	switch end := endOf(echo); {
-	case end == nil || end.Answer != evidence.Replied:
-		v.Summary += fmt.Sprintf("; it is made %d hops away (how far the target is does not show: it answers no echo request)", rst.TTL)
-	case rst.TTL < end.TTL:
+	end, passed := endOf(echo), routerAt(echo, rst.TTL)
+	answers := end != nil && end.Answer == evidence.Replied
+	switch {
+	case answers && rst.TTL < end.TTL, !answers && passed != nil:
 		v.Where.Hop = &HopRef{TTL: rst.TTL - 1}
 		if rst.TTL > 1 {
 			v.Where.Hop.Address = w.Hops[rst.TTL-2].Address
 		}
-		v.Proof = append(v.Proof, fmt.Sprintf("the RST arrives with TTL %d, the target's echo reply with %d", rst.ReplyTTL, end.ReplyTTL))
-		v.Summary += fmt.Sprintf("; not the target made it, which is %d hops away, but something %d hops away: %s, or what lies behind it",
-			end.TTL, rst.TTL-1, orUnknown(v.Where.Hop.Address))
-	default:
+		far := ""
+		if answers {
+			v.Proof = append(v.Proof, fmt.Sprintf("the RST arrives with TTL %d, the target's echo reply with %d", rst.ReplyTTL, end.ReplyTTL))
+			far = fmt.Sprintf("%d hops away", end.TTL)
+		} else {
+			far = fmt.Sprintf("behind the router %s (TTL %d)", passed.Address, passed.TTL)
+		}
+		v.Summary += fmt.Sprintf("; not the target made it, which is %s, but something %d hops away: %s, or what lies behind it",
+			far, rst.TTL-1, orUnknown(v.Where.Hop.Address))
+	case answers:
+		v.Where.Hop = hopRef(rst)
 		v.Summary += fmt.Sprintf("; it is made %d hops away, as far as the target is", rst.TTL)
+	default:
+		v.Summary += fmt.Sprintf("; who made it does not show: the target, if that is %d hops away, or what lies before it (it answers no echo request)", rst.TTL)
 	}
+}
+
+// routerAt is the router that passed echo requests on, or nil, in a walk which
+// came at least as far as ttl: the farthest one.
+func routerAt(echo *evidence.Walk, ttl int) *evidence.Hop {
+	if echo == nil {
+		return nil
+	}
+	last := echo.LastAnswer()
+	if last == nil || last.Answer != evidence.TimeExceeded || last.TTL < ttl {
+		return nil
+	}
+	return last
 }
 
 func endOf(w *evidence.Walk) *evidence.Hop {

@@ -5,9 +5,9 @@ package main_test
 import (
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,37 +15,18 @@ import (
 	"github.com/pathtrace/pathtrace/internal/lab"
 )
 
-// Hosts in a row, of which only the client's namespace is watched: who ends the
-// way is found by walking it.
+// Hosts in a row, of which only the client's namespace is watched: where on the
+// way the fault lies is found by walking it, or said not to be known.
 func TestBeyondThisHost(t *testing.T) {
 	needRoot(t)
 	if _, err := exec.LookPath("nft"); err != nil {
 		t.Skip("nft is not installed")
 	}
 	bin := build(t)
-	const routers, port = 4, 8080
-	forward := func(rule string) string {
-		return "table inet way { chain f { type filter hook forward priority filter; policy accept; " + rule + "; }; }"
-	}
-	type found struct {
-		Cause string
-		TTL   int
-		Last  bool // the hop is the router of that TTL
-	}
-	for i, c := range []struct {
-		name  string
-		hop   int
-		rules string
-		want  found
-	}{
-		{"dropped", 3, forward("tcp dport 8080 drop"), found{"remote-silent", 3, true}},
-		{"reset", 2, forward("tcp dport 8080 reject with tcp reset"), found{"remote-reset", 2, true}},
-		{"refused", 3, forward("tcp dport 8080 reject with icmpx admin-prohibited"), found{"remote-unreachable", 3, true}},
-		{"closed", 4, forward("tcp dport 8081 drop"), found{"remote-reset", 5, false}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
+	for i, p := range lab.Placements() {
+		t.Run(p.Name, func(t *testing.T) {
 			t.Parallel()
-			l, err := lab.NewLine(fmt.Sprintf("ptb%x-%d", os.Getpid(), i), routers)
+			l, err := lab.StartPlacement(fmt.Sprintf("ptb%x-%d", os.Getpid(), i), p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -54,32 +35,44 @@ func TestBeyondThisHost(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			if err := l.Nft(lab.Hop(c.hop), c.rules); err != nil {
-				t.Fatal(err)
-			}
+			var both sync.WaitGroup
 			for _, family := range []int{4, 6} {
-				server := netip.AddrPortFrom(lab.LineAddr(routers, family, true), port)
-				out, _ := exec.Command(bin, "--json", "-n", "--scope", "netns", "--netns", l.Netns(lab.Client), "-w", "1500ms", server.String()).Output()
-				var a struct {
-					Verdict struct {
-						Cause string
-						Where struct {
-							Hop struct {
-								TTL     int
-								Address string
-							}
-						}
-					}
-				}
-				if err := json.Unmarshal(out, &a); err != nil {
-					t.Fatal(err)
-				}
-				hop := a.Verdict.Where.Hop
-				last := hop.TTL > 0 && hop.TTL <= routers && hop.Address == lab.LineAddr(hop.TTL-1, family, true).String()
-				if diff := cmp.Diff(c.want, found{a.Verdict.Cause, hop.TTL, last}); diff != "" {
-					t.Errorf("IPv%d (-want +got):\n%s\n%s", family, diff, out)
-				}
+				both.Go(func() { tellPlace(t, bin, l, p, family) })
 			}
+			both.Wait()
 		})
+	}
+}
+
+// tellPlace traces the target of p, and compares where the fault is said to be with where it is.
+func tellPlace(t *testing.T, bin string, l *lab.Lab, p lab.Placement, family int) {
+	type hop struct {
+		TTL     int
+		Address string
+	}
+	type found struct {
+		Cause string
+		Hop   hop
+	}
+	args := []string{"--json", "-n", "--scope", "netns", "--netns", l.Netns(lab.Client), "-w", "1s", lab.LineTarget(family).String()}
+	if p.Talk {
+		args = append(args, lab.LineTalk...)
+	}
+	out, _ := exec.Command(bin, args...).Output() // the exit code says that there is a fault
+	var a struct {
+		Verdict struct {
+			Cause string
+			Where struct{ Hop hop }
+		}
+	}
+	if err := json.Unmarshal(out, &a); err != nil {
+		t.Error(err)
+	}
+	want := found{p.Cause, hop{TTL: p.TTL}}
+	if p.Hop != 0 {
+		want.Hop.Address = p.Address(family).String()
+	}
+	if diff := cmp.Diff(want, found{a.Verdict.Cause, a.Verdict.Where.Hop}); diff != "" {
+		t.Errorf("IPv%d (-want +got):\n%s\n%s", family, diff, out)
 	}
 }
