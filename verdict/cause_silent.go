@@ -77,7 +77,7 @@ func unheard(c *evidence.Case, server string) (last *evidence.Event) {
 			}
 		case p.Flags == "S.":
 			first, known = p.Seq+1, true
-		case known && speaks(p) && int64(p.Seq-first) >= c.Probe.Received && !came(c, e):
+		case speaks(p) && (!known || int64(p.Seq-first) >= c.Probe.Received) && !came(c, e):
 			last = e
 		}
 	}

@@ -93,13 +93,13 @@ func TestUnreadSections(t *testing.T) {
 	for _, n := range cases(t) {
 		want := Judge(n.load(t))
 		for _, s := range deciding[want.Cause] {
-			v := without(t, n, want.Where.Netns, s)
+			v := without(t, n, want.Where.At(n.load(t)), s)
 			if v.Cause == want.Cause && !slices.Contains(notNeeded[n.name], s) {
 				t.Errorf("%s: %s is given although %s were not read", n.name, v.Cause, s)
 			}
 		}
 		for _, s := range naming[want.Cause] {
-			v := without(t, n, want.Where.Netns, s)
+			v := without(t, n, want.Where.At(n.load(t)), s)
 			if v.Cause == want.Cause && v.Certainty == Observed {
 				t.Errorf("%s: %s is observed although %s were not read", n.name, v.Cause, s)
 			}
