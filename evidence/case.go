@@ -133,9 +133,9 @@ type Probe struct {
 	// Of a TCP connection, when the probe ended: bytes that the other end's kernel has acknowledged, and bytes
 	// under way that it has not; Segment is how large a packet of these is at most. Of a datagram or an echo request
 	// Segment is its size. IP header included, bytes; 0 where the packet may be fragmented.
-	Acked   int64 `json:"acked,omitempty"`
-	Unacked int64 `json:"unacked,omitempty"`
-	Segment int   `json:"segment,omitempty"`
+	Acked    int64     `json:"acked,omitempty"`
+	Unacked  int64     `json:"unacked,omitempty"`
+	Segment  int       `json:"segment,omitempty"`
 	ISN      uint32    `json:"isn,omitempty"` // TCP initial sequence number, chosen by us
 	Mark     uint32    `json:"mark,omitempty"`
 	Device   string    `json:"device,omitempty"` // -i

@@ -60,3 +60,52 @@ func (w *Walk) LastAnswer() *Hop {
 	}
 	return nil
 }
+
+// WayBack is a hint that answers come back by another way than the packets went.
+type WayBack struct {
+	From    *Hop // the first of those whose answers say so
+	Longer  int  // routers that the way back has more than the way there; fewer when negative
+	Initial int  // the TTL that From's answer is taken to have left with: a guess
+}
+
+// WayBack compares how far each hop is with how many routers its answer has
+// passed. With what TTL that left is guessed: the next above of 64, 128 and 255, which systems
+// begin with; some make it one less, so that one router is no difference. It returns
+// nil unless two hops, and all that answered behind the first of them, agree.
+func (w *Walk) WayBack() *WayBack {
+	var back *WayBack
+	agree := 0
+	for i := range w.Hops {
+		h := &w.Hops[i]
+		switch h.Answer {
+		case TimeExceeded, SYNACK, Replied:
+		default:
+			continue // silent, or perhaps not the host that the TTL leads to
+		}
+		initial, ok := initialTTL(h.ReplyTTL)
+		longer := initial - h.ReplyTTL + 1 - h.TTL
+		switch {
+		case !ok || -1 <= longer && longer <= 1:
+			back, agree = nil, 0
+		case back != nil && back.Longer == longer:
+			agree++
+		default:
+			back, agree = &WayBack{From: h, Longer: longer, Initial: initial}, 1
+		}
+	}
+	if agree < 2 {
+		return nil
+	}
+	return back
+}
+
+// initialTTL guesses what a packet set out with that has arrived with ttl; ok is
+// false where it would have passed more routers than paths have.
+func initialTTL(ttl int) (initial int, ok bool) {
+	for _, n := range []int{64, 128, 255} {
+		if ttl > 0 && ttl <= n {
+			return n, n-ttl < 32
+		}
+	}
+	return 0, false
+}

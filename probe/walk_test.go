@@ -101,6 +101,9 @@ func TestWalk(t *testing.T) {
 				if diff := gocmp.Diff(append(way[:len(way):len(way)], server.String()+" "+end), brief(w)); diff != "" {
 					t.Errorf("hops (-want +got):\n%s", diff)
 				}
+				if back := w.WayBack(); back != nil {
+					t.Errorf("another way back: %+v", back)
+				}
 				t.Logf("%v, %d bytes each", time.Since(start), w.Size)
 			})
 		}

@@ -113,5 +113,22 @@ func (p *page) hops(c *evidence.Case) {
 		for _, r := range rows {
 			p.labelled("hops", strings.TrimRight(pad(r.ttl, ttl)+"  "+pad(r.who, who)+"  "+pad(r.answer, answer)+"  "+r.after, " "))
 		}
+		if hint := wayBack(w); hint != "" {
+			p.labelled("hops", Clean(hint))
+		}
 	}
+}
+
+// wayBack is the hint that answers come back by another way, or empty.
+func wayBack(w *evidence.Walk) string {
+	b := w.WayBack()
+	if b == nil {
+		return ""
+	}
+	n, more := b.Longer, "more"
+	if n < 0 {
+		n, more = -n, "fewer"
+	}
+	return fmt.Sprintf("hint: answers from TTL %d on seem to come back by %d %s routers than there are on the way there, guessing that %s sends with a TTL of %d",
+		b.From.TTL, n, more, b.From.Address, b.Initial)
 }

@@ -52,6 +52,10 @@ func (h *hypertext) hops() {
 			fmt.Fprintf(h, "<tr%s>", class)
 			h.put("<td class=\"when\">%s</td><td>%s</td><td>%s</td><td class=\"when\">%s</td></tr>\n", x.ttl, or(x.who, "nobody answered"), x.answer, x.after)
 		}
-		h.WriteString("</tbody></table></section>\n")
+		h.WriteString("</tbody></table>")
+		if hint := wayBack(w); hint != "" {
+			h.put("<p>%s</p>", hint)
+		}
+		h.WriteString("</section>\n")
 	}
 }

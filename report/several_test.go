@@ -116,4 +116,20 @@ func TestHops(t *testing.T) {
 	if !strings.Contains(b.String(), want) {
 		t.Errorf("no\n%s in\n%s", want, b.String())
 	}
+	if strings.Contains(b.String(), "hint:") {
+		t.Errorf("a hint about the way back, of which nothing is known:\n%s", b.String())
+	}
+	c.Walks[0].Hops = []evidence.Hop{
+		{TTL: 1, Address: "198.19.0.2", Answer: evidence.TimeExceeded, ReplyTTL: 64},
+		{TTL: 2, Address: "198.19.1.2", Answer: evidence.TimeExceeded, ReplyTTL: 251},
+		{TTL: 3, Address: "203.0.113.5", Answer: evidence.SYNACK, ReplyTTL: 59},
+	}
+	b.Reset()
+	if err := Text(&b, &c, verdict.Judge(&c), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	hint := "hint: answers from TTL 2 on seem to come back by 3 more routers than there are on the way there, guessing that 198.19.1.2 sends with a TTL of 255"
+	if !strings.Contains(strings.Join(strings.Fields(b.String()), " "), hint) {
+		t.Errorf("no %q in\n%s", hint, b.String())
+	}
 }
