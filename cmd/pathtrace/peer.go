@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pathtrace/pathtrace/evidence"
@@ -40,29 +41,63 @@ func (f *flags) other(o *Options) error {
 type peerHost struct {
 	is      evidence.Peer
 	session *peer.Session
+	hangUp  context.CancelFunc
+	dialed  chan struct{} // closed when there is a session, or err says why there is none
+	err     error
+	met     func() // says what came of it, once
+	same    bool   // it is this very kernel
 }
 
-// openPeer comes to the other end. That it cannot is told, and no reason not to probe.
+// openPeer comes to a shell on the other end, and returns while the agent is
+// being started there. That it cannot is told, and no reason not to probe.
 func (a *app) openPeer(ctx context.Context, o Options) *peerHost {
 	if o.Way == nil {
 		return nil
 	}
+	p := &peerHost{is: evidence.Peer{Reached: o.Way.Text, Host: evidence.Host{Name: peerName(o.Way.Host, peer.Hello{})}}, dialed: make(chan struct{})}
+	p.met = sync.OnceFunc(func() { a.meet(p, o) })
+	ctx, p.hangUp = context.WithCancel(ctx)
+	way, up := *o.Way, make(chan struct{})
+	way.Up = func() { close(up) }
 	done := slowly(a.progress(o), "connecting to the other end")
-	s, err := peer.Dial(ctx, *o.Way, peer.Limits{})
+	go func() {
+		defer close(p.dialed)
+		p.session, p.err = peer.Dial(ctx, way, peer.Limits{})
+	}()
+	select {
+	case <-up:
+	case <-p.dialed:
+	}
 	done()
 	o.Clock.lap("connect to the other end")
-	p := &peerHost{session: s, is: evidence.Peer{Reached: o.Way.Text}}
-	p.is.Name = peerName(o.Way.Host, peer.Hello{})
-	if err != nil {
-		p.is.Error = cutShort(err)
+	return p
+}
+
+// meet notes who the other end is, once its agent is there or is known not to come.
+func (a *app) meet(p *peerHost, o Options) {
+	if p.err != nil {
+		p.is.Error = cutShort(p.err)
 		a.warnPeer(p)
-		return p
+		return
 	}
+	s := p.session
 	p.is.Name, p.is.Kernel = peerName(o.Way.Host, s.Hello), s.Hello.Kernel
 	p.is.ClockOffsetNS, p.is.ClockBoundNS = s.Offset.Wall, int64(s.Bound)
 	if boot := bootID(); boot != "" && boot == s.Hello.Boot && !o.OwnOnly {
 		fmt.Fprintf(a.stderr, "pathtrace: --peer: %s runs on this very kernel, and all of that is watched already\n", report.Clean(p.is.Name))
-		p.close()
+		p.same = true
+	}
+}
+
+// wait returns the other end once its agent is there, or is known not to come;
+// nil where it has nothing to add.
+func (p *peerHost) wait() *peerHost {
+	if p == nil {
+		return nil
+	}
+	<-p.dialed
+	p.met()
+	if p.same {
 		return nil
 	}
 	return p
@@ -105,9 +140,19 @@ func bootID() string {
 func (p *peerHost) watched() bool { return p != nil && p.is.Error == "" }
 
 func (p *peerHost) close() {
-	if p != nil && p.session != nil {
+	if p == nil {
+		return
+	}
+	select {
+	case <-p.dialed:
+	default: // nobody waits for it any more
+		p.hangUp()
+		<-p.dialed
+	}
+	if p.session != nil {
 		_ = p.session.Close() // its cases were read
 	}
+	p.hangUp()
 }
 
 func (p *peerHost) news() <-chan peer.News {

@@ -3,12 +3,10 @@
 package main_test
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -99,53 +97,12 @@ func startSSHD(t *testing.T, l *lab.Lab) (port string, env []string) {
 			t.Skip(tool + " is not installed")
 		}
 	}
-	if err := os.Mkdir("/run/sshd", 0o755); err == nil { // its privilege separation wants it; a package makes it at boot
-		t.Cleanup(func() { os.Remove("/run/sshd") })
-	}
-	dir, port := t.TempDir(), "2222"
-	server := l.Addr(lab.Server, 4).String()
-	write := func(name, text string, mode os.FileMode) string {
-		t.Helper()
-		name = filepath.Join(dir, name)
-		if err := os.WriteFile(name, []byte(text), mode); err != nil {
-			t.Fatal(err)
-		}
-		return name
-	}
-	for _, key := range []string{"host", "mine"} {
-		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key)).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
-	public, err := os.ReadFile(filepath.Join(dir, "host.pub"))
+	s, err := l.StartSSHD(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := write("known", fmt.Sprintf("[%s]:%s %s", server, port, public), 0o600)
-	config := write("ssh_config", fmt.Sprintf("Host *\nIdentityFile %s/mine\nIdentitiesOnly yes\nUserKnownHostsFile %s\n", dir, known), 0o600)
-	real, err := exec.LookPath("ssh")
-	if err != nil {
-		t.Fatal(err)
-	}
-	write("ssh", fmt.Sprintf("#!/bin/sh\nexec %s -F %s \"$@\"\n", real, config), 0o755) // the user's own, with the user's configuration
-	sshd := write("sshd_config", fmt.Sprintf("Port %s\nListenAddress %s\nHostKey %s/host\nAuthorizedKeysFile %s/mine.pub\nStrictModes no\nUsePAM no\nPidFile none\nLogLevel VERBOSE\n", port, server, dir, dir), 0o600)
-	cmd := exec.Command("ip", "netns", "exec", l.Netns(lab.Server), "/usr/sbin/sshd", "-D", "-e", "-f", sshd)
-	log, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	lines := bufio.NewScanner(log)
-	for lines.Scan() && !strings.Contains(lines.Text(), "Server listening") {
-	}
-	go func() { _, _ = io.Copy(io.Discard, log) }()
-	return port, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	t.Cleanup(s.Close)
+	return s.Port, append(os.Environ(), "PATH="+s.Path)
 }
 
 // Over a real sshd the faults of the far side are observed, with their objects, soon after ssh is up.
@@ -180,7 +137,7 @@ func TestPeerSSH(t *testing.T) {
 				t.Errorf("%s on host %q", a.Verdict.Certainty, a.Verdict.Where.Host)
 			}
 			whole, connect := time.Since(start), time.Duration(a.Timing["connect_to_the_other_end_ns"])
-			t.Logf("%v in all, %v of it until the agent was there", whole, connect)
+			t.Logf("%v in all, %v of it until ssh was up", whole, connect)
 			if diff := cmp.Diff(before, snapshot(t, l)); diff != "" {
 				t.Errorf("something is left (-before +after):\n%s", diff)
 			}

@@ -56,6 +56,10 @@ func (r request) run(ctx context.Context, clock *stopwatch) (evidence.Case, verd
 		return evidence.Case{}, verdict.Verdict{}, err
 	}
 	defer func() { h.close(); clock.lap("detach") }()
+	if r.peer != nil {
+		r.peer = r.peer.wait()
+		clock.lap("wait for the other end")
+	}
 	p, err := r.openProbe(h.spaces, h.tracer)
 	if err != nil {
 		return evidence.Case{}, verdict.Verdict{}, err

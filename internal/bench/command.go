@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 
@@ -73,8 +74,13 @@ type trace struct {
 
 // trace runs pathtrace on a target from a namespace. An answer that is not the awaited cause is an error:
 // what is fast and wrong is worth nothing.
-func (b *bench) trace(ctx context.Context, netns, cause string, args ...string) (t trace, err error) {
-	argv := append([]string{b.pathtrace, "--json", "--timing", "-n"}, args...)
+func (b *bench) trace(ctx context.Context, netns, cause string, args ...string) (trace, error) {
+	return b.traceBy(ctx, nil, netns, cause, args...)
+}
+
+// traceBy is trace with pathtrace started by another command.
+func (b *bench) traceBy(ctx context.Context, by []string, netns, cause string, args ...string) (t trace, err error) {
+	argv := slices.Concat(by, []string{b.pathtrace, "--json", "--timing", "-n"}, args)
 	if t.ran, err = timed(ctx, ownLimit, netns, argv...); err != nil {
 		return t, err
 	}

@@ -48,6 +48,8 @@ var sections = []section{
 	{"namespaces", growNamespaces},
 	{"sockets", growSockets},
 	{"packets", growPackets},
+	{"hops", hops},
+	{"ssh", overSSH},
 }
 
 // bench is one run of the program.
@@ -61,7 +63,7 @@ func main() {
 	lab.Helper()
 	var only, out, state string
 	b := &bench{}
-	flag.IntVar(&b.runs, "n", 50, "`runs` of each command; a fifth of it where growth is measured")
+	flag.IntVar(&b.runs, "n", 50, "`runs` of each command; a fifth of it where growth is measured, a tenth where ways are followed")
 	flag.StringVar(&only, "only", "", "run these `sections` alone: "+strings.Join(names(), ","))
 	flag.StringVar(&out, "o", "docs/benchmarks.md", "write the document to this `file`")
 	flag.StringVar(&state, "state", "dist/bench.json", "keep what was measured in this `file`")

@@ -125,9 +125,9 @@ func await(out *bufio.Reader, name, word string) error {
 	}
 }
 
-// upload sends the program once the shell is ready for it, and returns when the
+// upload sends the program once the shell is ready for it, which up is told, and returns when the
 // agent is being started there. A stall of either lasts as long as l allows.
-func (p *program) upload(ctx context.Context, in io.Writer, out *bufio.Reader, name string, l Limits, hangUp func()) error {
+func (p *program) upload(ctx context.Context, in io.Writer, out *bufio.Reader, name string, l Limits, up, hangUp func()) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer context.AfterFunc(ctx, hangUp)()
@@ -136,6 +136,9 @@ func (p *program) upload(ctx context.Context, in io.Writer, out *bufio.Reader, n
 	err := await(out, name, "ready")
 	if err == nil {
 		alarm.Stop()
+		if up != nil {
+			up()
+		}
 		stalled := time.AfterFunc(l.Reply, func() { stop(fmt.Errorf("it took nothing of this program for %s", l.Reply)) })
 		defer stalled.Stop()
 		_, err = io.Copy(in, io.TeeReader(io.LimitReader(p.file, p.size), progress(func() { stalled.Reset(l.Reply) })))

@@ -25,6 +25,8 @@ type Way struct {
 	// shell there is to run; where the process takes no command its shell reads it.
 	Command func(run string) *exec.Cmd
 	Reads   bool
+	// Up is called once there is a shell that the program can be sent to; nil: nobody is told.
+	Up func()
 }
 
 // Dial starts an agent on another host, and a conversation with it. Errors are one line.
@@ -45,7 +47,7 @@ func Dial(ctx context.Context, w Way, l Limits) (*Session, error) {
 		_, err = io.WriteString(c.in, run+"\n")
 	}
 	if err == nil {
-		err = p.upload(ctx, c.in, c.out, name, l, c.kill)
+		err = p.upload(ctx, c.in, c.out, name, l, w.Up, c.kill)
 	}
 	if err != nil {
 		_ = c.in.Close() // the shell's reason to end
