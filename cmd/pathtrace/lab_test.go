@@ -131,6 +131,7 @@ type answer struct {
 		Direction string
 		Where     where
 		Proof     []string
+		Unseen    []string
 		Fixes     []struct{ Commands, Undo []string }
 	}
 	Lost   *uint64

@@ -145,6 +145,50 @@ func TestPeerSSH(t *testing.T) {
 	}
 }
 
+// A login that is not root's traces there by sudo, where that asks no password;
+// where it does, that is said, and this end's verdict stands. The sudoers file is put in
+// place in a mount namespace that ends with the shell.
+func TestPeerSudo(t *testing.T) {
+	needRoot(t)
+	for _, tool := range []string{"sudo", "setpriv", "unshare"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(tool + " is not installed")
+		}
+	}
+	bin := build(t)
+	f := far(t, "nft-jumps")
+	l := startLab(t, f, 4200)
+	before := snapshot(t, l)
+	for name, c := range map[string]struct {
+		sudoers string
+		host    string // where the verdict lies
+	}{
+		"granted": {"nobody ALL=(root) NOPASSWD: ALL", "peer"},
+		"refused": {"nobody ALL=(root) NOPASSWD: /bin/false", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sudoers := filepath.Join(t.TempDir(), "sudoers")
+			if err := os.WriteFile(sudoers, []byte(c.sudoers+"\n"), 0o440); err != nil {
+				t.Fatal(err)
+			}
+			f := f
+			f.Args = append(slices.Clone(f.Args), "-w", "1s", "--scope", "netns", "--peer-cmd", fmt.Sprintf(
+				"exec nsenter --net=/run/netns/%s unshare --mount sh -c 'mount --bind %s /etc/sudoers && exec setpriv --reuid=65534 --regid=65534 --clear-groups sh'", l.Netns(lab.Server), sudoers))
+			a := trace(t, bin, l, f)
+			if c.host == "" {
+				if why := strings.Join(a.Verdict.Unseen, "\n"); a.Verdict.Cause != "remote-silent" || !strings.Contains(why, "tracing needs root: sudo") {
+					t.Errorf("%s, unseen: %s", a.Verdict.Cause, why)
+				}
+			} else if diff := cmp.Diff(expected(f), a.seen(l, f)); diff != "" || a.Verdict.Where.Host != c.host {
+				t.Errorf("on host %q (-want +got):\n%s\n%s", a.Verdict.Where.Host, diff, a.raw)
+			}
+			if diff := cmp.Diff(before, snapshot(t, l)); diff != "" {
+				t.Errorf("something is left (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
 // routerOfServer is the router's address on the server's side.
 const routerOfServer = "198.18.9.254"
 
