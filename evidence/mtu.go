@@ -35,6 +35,15 @@ type SizeTest struct {
 // large ones and spares the small ones behind each less than once in a thousand times.
 const SizeTries = 4
 
+// EveryPath is the size that hosts may rely on every path to take in one piece, IP
+// header included, bytes (RFC 1122, 3.3.3; RFC 8200, 5).
+func EveryPath(v6 bool) int {
+	if v6 {
+		return 1280
+	}
+	return 576
+}
+
 // vanishes reports whether packets of the test's size do not come to a host that
 // answers for itself or as a router. What a service answers does not count: it
 // may have nothing to say to what is large.

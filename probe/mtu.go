@@ -20,15 +20,8 @@ const (
 	mtuSteps   = 8    // links on the way whose MTU is told
 	mtuNumbers = 4096 // of packets
 	mtuShift   = 16   // a packet's length fits below
+	mtuSmall   = 52   // size of the small packets, 20 more of IPv6: a SYN of these carries data, too
 )
-
-// minMTU is what every path takes (RFC 791, RFC 8200).
-func minMTU(v6 bool) int {
-	if v6 {
-		return 1280
-	}
-	return 68
-}
 
 // MTUConfig says what the path MTU is looked for with.
 type MTUConfig struct {
@@ -47,7 +40,11 @@ func PathMTU(ctx context.Context, cfg MTUConfig) (evidence.PathMTU, error) {
 	if err := s.open(cfg.Config, mtuNumbers, mtuShift); err != nil {
 		return evidence.PathMTU{}, err
 	}
-	s.got = evidence.PathMTU{Protocol: cfg.Protocol, Source: s.flow.local.Addr().String(), Dest: cfg.Target.Addr().String(), Tests: []evidence.SizeTest{}}
+	small := mtuSmall
+	if s.flow.v6() {
+		small += 20
+	}
+	s.got = evidence.PathMTU{Small: small, Protocol: cfg.Protocol, Source: s.flow.local.Addr().String(), Dest: cfg.Target.Addr().String(), Tests: []evidence.SizeTest{}}
 	var ttls []int
 	for _, h := range cfg.Hops {
 		if h.Answer != "" {
@@ -69,7 +66,7 @@ type row struct {
 // shot is one packet.
 type shot struct {
 	row      *row
-	size     int // 0: the small one
+	size     int
 	answered time.Time
 }
 
@@ -92,7 +89,7 @@ func (s *sizer) run(ctx context.Context, ttls []int, size int) error {
 			return err
 		}
 		told := s.got.Told(size)
-		if told == nil || told.MTU >= size || told.MTU < minMTU(s.flow.v6()) {
+		if told == nil || told.MTU >= size || told.MTU <= s.got.Small {
 			break
 		}
 		size = told.MTU
@@ -134,24 +131,39 @@ func (s *sizer) reach(ctx context.Context, ttls []int, size int) error {
 	return nil
 }
 
-// search narrows down which sizes come to the host at ttl, of which those of size bytes do not.
+// search narrows down which sizes come to the host at ttl, of which those of size
+// bytes do not. What every path takes comes first: where that is lost, it is not the size alone that matters.
 func (s *sizer) search(ctx context.Context, ttl, width, size int) error {
-	low, high := s.got.Small, size
+	low, high := evidence.EveryPath(s.flow.v6()), size
+	if low >= high {
+		return nil
+	}
+	if err := s.try(ctx, ttl, []int{low}); err != nil || !s.got.At(ttl, low).Passed {
+		return err
+	}
 	for high-low > 1 && !s.over(ctx) {
-		sizes := between(low, high, width)
-		for range evidence.SizeTries {
-			sizes = slices.DeleteFunc(sizes, func(n int) bool { return n <= low })
-			if len(sizes) == 0 || s.over(ctx) {
-				break
-			}
-			if err := s.round(ctx, []*row{s.newRow(ttl, sizes...)}); err != nil {
-				return err
-			}
-			low, _ = s.got.Bounds(ttl)
+		if err := s.try(ctx, ttl, between(low, high, width)); err != nil {
+			return err
 		}
-		before := high
-		if low, high = s.got.Bounds(ttl); high == 0 || high == before && len(sizes) > 0 {
+		lower, higher := s.got.Bounds(ttl)
+		if lower == low && higher == high || higher == 0 {
 			return nil // it has stopped answering
+		}
+		low, high = lower, higher
+	}
+	return nil
+}
+
+// try sends packets of some sizes, the largest first, until the largest that comes through is known.
+func (s *sizer) try(ctx context.Context, ttl int, sizes []int) error {
+	for range evidence.SizeTries {
+		if err := s.round(ctx, []*row{s.newRow(ttl, sizes...)}); err != nil {
+			return err
+		}
+		low, _ := s.got.Bounds(ttl)
+		sizes = slices.DeleteFunc(sizes, func(n int) bool { return n <= low })
+		if len(sizes) == 0 || s.over(ctx) {
+			break
 		}
 	}
 	return nil
@@ -170,9 +182,9 @@ func between(low, high, n int) []int {
 
 func (s *sizer) newRow(ttl int, sizes ...int) *row {
 	r := &row{ttl: ttl}
-	for _, size := range append(sizes[:len(sizes):len(sizes)], 0) {
+	for _, size := range append(sizes[:len(sizes):len(sizes)], s.got.Small) {
 		r.shots = append(r.shots, &shot{row: r, size: size})
-		if size != 0 && s.got.At(ttl, size) == nil {
+		if size != s.got.Small && s.got.At(ttl, size) == nil {
 			s.got.Tests = append(s.got.Tests, evidence.SizeTest{TTL: ttl, Size: size})
 		}
 	}
@@ -189,14 +201,11 @@ func (s *sizer) round(ctx context.Context, rows []*row) error {
 				return nil
 			}
 			s.shots[s.next] = x
-			n, err := s.send(s.next, r.ttl, x.size)
-			if err != nil {
+			if _, err := s.send(s.next, r.ttl, x.size); err != nil {
 				return err
 			}
 			s.next++
-			if x.size == 0 {
-				s.got.Small = n
-			} else {
+			if x.size != s.got.Small {
 				s.got.At(r.ttl, x.size).Sent++
 			}
 		}
@@ -245,7 +254,7 @@ func (s *sizer) count(r *row) {
 	for _, x := range slices.Backward(r.shots) {
 		if !x.answered.IsZero() {
 			later = true
-		} else if later && x.size != 0 {
+		} else if later && x.size != s.got.Small {
 			s.got.At(r.ttl, x.size).Lost++
 		}
 	}
@@ -263,7 +272,7 @@ func (s *sizer) take(a reading, now time.Time) {
 	tooBig := a.hop.Answer == evidence.ICMPError && a.hop.Type != nil && a.hop.Code != nil &&
 		(s.flow.v6() && *a.hop.Type == 2 || !s.flow.v6() && *a.hop.Type == 3 && *a.hop.Code == 4)
 	for _, y := range x.row.shots {
-		if y.size == 0 {
+		if y.size == s.got.Small {
 			continue
 		}
 		t := s.got.At(x.row.ttl, y.size)

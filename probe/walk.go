@@ -16,6 +16,7 @@ const (
 	walkPace    = 60 * time.Millisecond
 	walkSilence = 12
 	walkPatient = 400 * time.Millisecond
+	walkHurry   = 100 * time.Millisecond
 )
 
 // WalkConfig is what a walk looks like: the probe's own packets, as far as that goes.
@@ -89,7 +90,7 @@ func (w *walker) sendDue(now time.Time) (next time.Time, err error) {
 		if s.hop.Answer != "" {
 			continue
 		}
-		patience := walkPatient
+		patience := w.patience(ttl)
 		if w.end != 0 && s.hop.Sent == 1 {
 			patience = walkPace // the end is known: its half-open connection stood in the way of this one
 		}
@@ -123,6 +124,18 @@ func (w *walker) sendDue(now time.Time) (next time.Time, err error) {
 	w.wave = now
 	sooner(now.Add(walkPace))
 	return next, nil
+}
+
+// patience is how long an answer to ttl is waited for: where a host farther away has answered, not much longer than it took.
+func (w *walker) patience(ttl int) time.Duration {
+	if ttl > w.farthest() {
+		return walkPatient
+	}
+	var slowest time.Duration
+	for i := range w.stations {
+		slowest = max(slowest, time.Duration(w.stations[i].hop.RTTNS))
+	}
+	return min(max(walkHurry, 4*slowest), walkPatient)
 }
 
 // farthest is the last TTL that was answered.

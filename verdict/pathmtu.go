@@ -12,21 +12,21 @@ import (
 // Large returns the size, IP header included, of the packets that were sent in
 // vain, and who on the way has answered to small ones: how far large ones come may
 // tell more than v does. The size is 0 where it does not: what was sent was taken,
-// or is so small that every path takes it (RFC 1122, 3.3.3; RFC 8200, 5).
+// or is so small that every path takes it.
 func Large(c *evidence.Case, v *Verdict) (size int, hops []evidence.Hop) {
-	every := 576
-	if strings.Contains(c.Target.Address, ":") {
-		every = 1280
-	}
 	lost := v.Cause == "remote-silent"
 	if c.Target.Protocol == "tcp" {
 		lost = v.Cause == "unexplained" && handshakeDone(c) && c.Probe.Unacked > 0
 	}
 	w := walkOf(c, c.Target.Protocol)
-	if !lost || w == nil || w.LastAnswer() == nil || c.Probe.Segment <= every {
+	if !lost || w == nil || w.LastAnswer() == nil || c.Probe.Segment <= everyPath(c) {
 		return 0, nil
 	}
 	return c.Probe.Segment, w.Hops
+}
+
+func everyPath(c *evidence.Case) int {
+	return evidence.EveryPath(strings.Contains(c.Target.Address, ":"))
 }
 
 // findPathMTU: packets as large as those that were lost vanish at one place on
@@ -43,6 +43,10 @@ func findPathMTU(c *evidence.Case) *Verdict {
 	last, behind := m.Hole(size)
 	if behind == nil {
 		return nil
+	}
+	passes, vanishes := m.Bounds(behind.TTL)
+	if passes < everyPath(c) {
+		return nil // something else than their size may be what they die of
 	}
 	v := &Verdict{Certainty: Inferred, Direction: evidence.Forward, Where: Where{Netns: l.Netns, Device: l.Device}}
 	v.Proof = append(v.Proof, sight(c, l)+", "+since(c, l))
@@ -63,10 +67,9 @@ func findPathMTU(c *evidence.Case) *Verdict {
 		}
 	}
 	v.Summary = fmt.Sprintf("%s: packets of %d bytes vanish %s, and nobody says that they are too big", target(c), size, where)
-	switch passes, vanishes := m.Bounds(behind.TTL); {
-	case vanishes == passes+1:
+	if vanishes == passes+1 {
 		v.Summary += fmt.Sprintf("; the largest that come through have %d bytes", passes)
-	case passes > m.Small:
+	} else {
 		v.Summary += fmt.Sprintf("; those of %d bytes come through", passes)
 	}
 	notArrived(c, l, v)
