@@ -181,10 +181,7 @@ func unexplained(c *evidence.Case, e *evidence.Event) *Verdict {
 		}
 	}
 	v.Proof = append(v.Proof, "the client saw "+outcome(c))
-	if acked := c.Probe.Acked; acked > 0 && acked == c.Probe.Sent {
-		v.Proof = append(v.Proof, fmt.Sprintf("all %d bytes that were sent are acknowledged by whomever the connection is with", acked))
-	}
-	v.Proof = append(v.Proof, sized(c)...)
+	v.Proof = append(append(v.Proof, acked(c)...), sized(c)...)
 	return v
 }
 

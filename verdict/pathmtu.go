@@ -50,10 +50,7 @@ func findPathMTU(c *evidence.Case) *Verdict {
 	}
 	v := &Verdict{Certainty: Inferred, Direction: evidence.Forward, Where: Where{Netns: l.Netns, Device: l.Device}}
 	v.Proof = append(v.Proof, sight(c, l)+", "+since(c, l))
-	if c.Probe.Unacked > 0 {
-		v.Proof = append(v.Proof, fmt.Sprintf("%d bytes that were sent, in packets of up to %d bytes, are not acknowledged %.0f ms after connect(); %d segments were sent again",
-			c.Probe.Unacked, c.Probe.Segment, float64(c.Probe.DurationNS)/1e6, c.Probe.Retransmit))
-	}
+	v.Proof = append(v.Proof, acked(c)...)
 	if w := walkOf(c, c.Target.Protocol); w != nil {
 		v.Proof = append(v.Proof, walked(w))
 	}
@@ -74,6 +71,22 @@ func findPathMTU(c *evidence.Case) *Verdict {
 	}
 	notArrived(c, l, v)
 	return v
+}
+
+// acked says of a connection whether what was said on it is acknowledged, where that is known.
+func acked(c *evidence.Case) []string {
+	p := &c.Probe
+	switch {
+	case p.Unacked > 0:
+		in := ""
+		if p.Segment > 0 {
+			in = fmt.Sprintf(", in packets of up to %d bytes,", p.Segment)
+		}
+		return []string{fmt.Sprintf("%d bytes that were sent%s are not acknowledged %.0f ms after connect(); %d segments were sent again", p.Unacked, in, float64(p.DurationNS)/1e6, p.Retransmit)}
+	case p.Acked > 0 && p.Acked == p.Sent:
+		return []string{fmt.Sprintf("all %d bytes that were sent are acknowledged by whomever the connection is with", p.Acked)}
+	}
+	return nil
 }
 
 // sized says what large packets that may not be fragmented have met, fact by fact.
@@ -101,8 +114,12 @@ func sized(c *evidence.Case) (facts []string) {
 		facts = append(facts, line)
 	}
 	if behind != nil {
-		if passes, vanishes := m.Bounds(behind.TTL); passes > m.Small && vanishes > 0 {
+		switch passes, vanishes := m.Bounds(behind.TTL); {
+		case vanishes == 0:
+		case passes > m.Small:
 			facts = append(facts, fmt.Sprintf("with that TTL or more %d bytes are answered, %d are not", passes, vanishes))
+		case vanishes <= everyPath(c):
+			facts = append(facts, fmt.Sprintf("with that TTL or more %d bytes are lost, too, which every path takes", vanishes))
 		}
 	}
 	return facts
