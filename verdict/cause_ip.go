@@ -48,7 +48,7 @@ var ipCauses = []Cause{
 	},
 	{
 		ID: "pmtu-blackhole", Means: "too big, and the ICMP that would say so is lost",
-		Needs: "what mtu-exceeded needs; drop of the ICMP 3/4 (IPv6: 2/0) about our packet; beyond this host: what was sent is lost, and of packets of that size that may not be fragmented none comes farther than one hop, while the small ones do", Reasons: []string{"PKT_TOO_BIG"}, Find: findPMTUBlackhole,
+		Needs: "what mtu-exceeded needs; drop of the ICMP 3/4 (IPv6: 2/0) about our packet, which alone proves it where no kernel that we watch made that; beyond this host: what was sent is lost, and of packets of that size that may not be fragmented none comes farther than one hop, while the small ones do", Reasons: []string{"PKT_TOO_BIG"}, Find: findPMTUBlackhole,
 	},
 	{
 		ID: "mtu-exceeded", Means: "too big for the next device, and it may not be fragmented",

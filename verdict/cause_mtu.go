@@ -79,9 +79,12 @@ func mtuTold(a *evidence.Event) string {
 }
 
 // findPMTUBlackhole is mtu-exceeded whose ICMP error, too, was dropped by a
-// kernel that we watch; or a place on the way beyond these at which large packets vanish.
+// kernel that we watch. Beyond these: their error about it was dropped here, or large packets vanish at one place.
 func findPMTUBlackhole(c *evidence.Case, e *evidence.Event) *Verdict {
 	if e == nil {
+		if v := findLostWord(c); v != nil {
+			return v
+		}
 		return findPathMTU(c)
 	}
 	if !tooBig(c, e) {
@@ -89,11 +92,7 @@ func findPMTUBlackhole(c *evidence.Case, e *evidence.Event) *Verdict {
 	}
 	for i := range c.Events {
 		d := &c.Events[i]
-		p := d.Packet
-		if d.Kind != evidence.Drop || !placed(d) || p == nil || p.Type == nil || p.Code == nil || d.Reason == "QUEUE_PURGE" {
-			continue
-		}
-		if p.Protocol == "icmp" && *p.Type == 3 && *p.Code == 4 || p.Protocol == "icmpv6" && *p.Type == 2 {
+		if d.Kind == evidence.Drop && placed(d) && d.Reason != "QUEUE_PURGE" && tellsTooBig(d) {
 			v := findMTU(c, e)
 			if v != nil {
 				v.Proof = append(v.Proof, died(c, d))

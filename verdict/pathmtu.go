@@ -73,6 +73,61 @@ func findPathMTU(c *evidence.Case) *Verdict {
 	return v
 }
 
+// findLostWord: a router beyond the kernels that we watch said that our packet
+// is too big, and one of these dropped the word.
+func findLostWord(c *evidence.Case) *Verdict {
+	if success(c) || c.Probe.Outcome != evidence.Silent && c.Probe.Outcome != evidence.Timeout && c.Probe.Outcome != evidence.Closed {
+		return nil
+	}
+	if c.Target.Protocol == "tcp" && c.Probe.Unacked == 0 {
+		return nil // what was said came through all the same
+	}
+	for i := range c.Events {
+		d := &c.Events[i]
+		if d.Kind != evidence.Drop || !placed(d) || d.Reason == "QUEUE_PURGE" || !tellsTooBig(d) || madeHere(c, d) {
+			continue
+		}
+		v := start(c, d, Observed)
+		for _, id := range []string{"firewall-drop", "firewall-policy"} {
+			if w := firewall(c, d, id); w != nil {
+				v = w
+			}
+		}
+		v.Direction, v.Where.Hop = evidence.Forward, &HopRef{Address: d.Packet.Source}
+		v.Proof = append(v.Proof, acked(c)...)
+		by := ""
+		switch {
+		case v.Where.Rule != nil:
+			by = " by" + ruleWords(v.Where.Rule)
+		case v.Where.Hook != "":
+			by = " at hook " + v.Where.Hook
+		}
+		v.Summary = fmt.Sprintf("%s: too big for the way behind %s, whose ICMP error was dropped%s in %s", target(c), d.Packet.Source, by, name(d.Netns))
+		return v
+	}
+	return nil
+}
+
+// tellsTooBig reports whether e is about an ICMP error that says so.
+func tellsTooBig(e *evidence.Event) bool {
+	p := e.Packet
+	return p != nil && p.Type != nil && p.Code != nil && (p.Protocol == "icmp" && *p.Type == 3 && *p.Code == 4 || p.Protocol == "icmpv6" && *p.Type == 2)
+}
+
+// madeHere reports whether a kernel that we watch made the ICMP error of e: it was seen before it arrived anywhere.
+func madeHere(c *evidence.Case, e *evidence.Event) bool {
+	for i := range c.Events {
+		o := &c.Events[i]
+		if tellsTooBig(o) && o.Packet.Source == e.Packet.Source {
+			return o.Kind != evidence.Receive
+		}
+		if o.Kind == evidence.ICMPSent && o.ICMP != nil && o.ICMP.Type == 3 && o.ICMP.Code == 4 {
+			return true
+		}
+	}
+	return false
+}
+
 // acked says of a connection whether what was said on it is acknowledged, where that is known.
 func acked(c *evidence.Case) []string {
 	p := &c.Probe

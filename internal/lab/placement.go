@@ -72,6 +72,8 @@ func Placements() []Placement {
 		{Name: "narrow-silent", Cause: "pmtu-blackhole", TTL: 1, Hop: 1, Talk: true, setup: narrowLink(2, false)},
 		{Name: "narrow-nat", Cause: "pmtu-blackhole", TTL: 4, Hop: 4, Talk: true, setup: narrowLink(4, false)},
 		{Name: "narrow-last", Cause: "pmtu-blackhole", TTL: 6, Hop: 6, Talk: true, setup: narrowLink(6, false)},
+		{Name: "narrow-client-deaf", Cause: "pmtu-blackhole", Hop: 5, Talk: true, setup: steps(narrowLink(5, true),
+			atHop(Client, "input", "icmp type destination-unreachable drop; icmpv6 type packet-too-big drop"))},
 		{Name: "narrow-told", Cause: "reachable", Talk: true, setup: narrowLink(5, true)},
 	}
 }
