@@ -84,7 +84,7 @@ func findLostWord(c *evidence.Case) *Verdict {
 	}
 	for i := range c.Events {
 		d := &c.Events[i]
-		if d.Kind != evidence.Drop || !placed(d) || d.Reason == "QUEUE_PURGE" || !tellsTooBig(d) || madeHere(c, d) {
+		if d.Kind != evidence.Drop || !placed(d) || d.Reason == "QUEUE_PURGE" || !tellsTooBig(d) || madeHere(c, d) || heardToo(c, d) {
 			continue
 		}
 		v := start(c, d, Observed)
@@ -126,6 +126,21 @@ func madeHere(c *evidence.Case, e *evidence.Event) bool {
 		}
 	}
 	return false
+}
+
+// heardToo reports whether more such errors arrived in the namespace of the drop d than were dropped there.
+func heardToo(c *evidence.Case, d *evidence.Event) bool {
+	n := 0
+	for i := range c.Events {
+		switch o := &c.Events[i]; {
+		case o.Netns != d.Netns || !tellsTooBig(o):
+		case o.Kind == evidence.Receive:
+			n++
+		case o.Kind == evidence.Drop:
+			n--
+		}
+	}
+	return n > 0
 }
 
 // acked says of a connection whether what was said on it is acknowledged, where that is known.
