@@ -20,7 +20,7 @@ func Beyond(c *evidence.Case, v *Verdict) []string {
 	case "remote-reset":
 		return []string{own, "icmp"}
 	case "unexplained":
-		if !success(c) && leftHost(c) != nil {
+		if !success(c) && leftInVain(c) != nil {
 			return []string{own}
 		}
 	}

@@ -127,6 +127,9 @@ func endedByApp(c *evidence.Case, e *evidence.Event, what string, states ...stri
 	if s == nil || !contains(states, s.State.New) {
 		return nil
 	}
+	if end := s.State.End; unasked(c) && end != nil && end.Received == 0 {
+		return nil // it was asked nothing, and may have waited long enough
+	}
 	v := &Verdict{Certainty: Observed, Direction: evidence.Reply, Where: Where{Netns: s.Netns}}
 	v.Proof = append(v.Proof, fmt.Sprintf("%s (pid %d) took the connection from %s to %s %s, in %s", s.Comm, s.PID, s.State.Old, s.State.New, since(c, s), name(s.Netns)))
 	v.Where.Process = author(c, s)

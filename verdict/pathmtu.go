@@ -25,6 +25,21 @@ func Large(c *evidence.Case, v *Verdict) (size int, hops []evidence.Hop) {
 	return c.Probe.Segment, w.Hops
 }
 
+// leftInVain is leftHost; or, where what was said on a connection did not come
+// through, the last of that to leave: other segments may have come since.
+func leftInVain(c *evidence.Case) *evidence.Event {
+	if !unasked(c) {
+		return leftHost(c)
+	}
+	for i := len(c.Events) - 1; i >= 0; i-- {
+		e := &c.Events[i]
+		if p := e.Packet; e.Kind == evidence.Transmit && p != nil && p.Protocol == "tcp" && direction(c, e) == evidence.Forward && speaks(p) && leadsAway(c, e) {
+			return e
+		}
+	}
+	return nil
+}
+
 func everyPath(c *evidence.Case) int {
 	return evidence.EveryPath(strings.Contains(c.Target.Address, ":"))
 }
@@ -32,7 +47,7 @@ func everyPath(c *evidence.Case) int {
 // findPathMTU: packets as large as those that were lost vanish at one place on
 // the way, again and again, while small ones come through there, and nobody says so.
 func findPathMTU(c *evidence.Case) *Verdict {
-	m, l := c.PathMTU, leftHost(c)
+	m, l := c.PathMTU, leftInVain(c)
 	if m == nil || l == nil || success(c) {
 		return nil
 	}
