@@ -72,7 +72,7 @@ func unheard(c *evidence.Case, server string) (last *evidence.Event) {
 		}
 		switch {
 		case p.Protocol != "tcp":
-			if c.Probe.Received == 0 {
+			if c.Probe.Received == 0 && !came(c, e) {
 				last = e
 			}
 		case p.Flags == "S.":
@@ -89,12 +89,14 @@ func speaks(p *evidence.Packet) bool {
 	return !strings.ContainsAny(p.Flags, "SRF") && (strings.Contains(p.Flags, "P") || p.Length > 100)
 }
 
-// came reports whether the segment of e, which left its namespace, was seen to arrive in the probe's.
+// came reports whether the packet of e, which left its namespace, was seen to arrive in the probe's, be it too late.
 func came(c *evidence.Case, e *evidence.Event) bool {
 	for i := range c.Events {
 		o := &c.Events[i]
-		if o.Kind == evidence.Receive && o.Netns == c.Probe.Netns && o.Packet != nil && o.Packet.Protocol == "tcp" && direction(c, o) == evidence.Reply &&
-			o.Packet.Seq == e.Packet.Seq && speaks(o.Packet) {
+		if o.Kind != evidence.Receive || o.Netns != c.Probe.Netns || o.Packet == nil || o.Packet.Protocol != e.Packet.Protocol || direction(c, o) != evidence.Reply {
+			continue
+		}
+		if o.Packet.Protocol != "tcp" || o.Packet.Seq == e.Packet.Seq && speaks(o.Packet) {
 			return true
 		}
 	}
