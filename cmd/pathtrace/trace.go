@@ -149,14 +149,14 @@ func (r request) openProbe(s *spaces, t *tracer.Tracer) (probe.Sender, error) {
 // arm has the rules and the netfilter functions of every namespace that has any
 // and that the probe can come to tell what they do with its packets.
 func (r request) arm(t *tracer.Tracer, s *spaces, key tracer.Key) (unseen []string, err error) {
-	if err := t.Watch(key); err != nil {
-		return nil, err
-	}
 	hooked, initial, err := t.Hooked()
 	if err != nil {
 		return nil, err
 	}
-	s.nameInitial(initial)
+	s.nameInitial(initial) // before anything is seen that bears the name
+	if err := t.Watch(key); err != nil {
+		return nil, err
+	}
 	version := 4
 	if key.Target.Addr().Is6() {
 		version = 6
