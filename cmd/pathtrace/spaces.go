@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/netcfg"
@@ -23,6 +24,7 @@ type spaces struct {
 	connected []*netcfg.Netns // those that devices lead to from there: only they are armed
 	ownOnly   bool
 	unseen    []string
+	naming    sync.Mutex // of the names in byInode, which the reader of events asks for
 	byInode   map[uint32]*netcfg.Netns
 	byName    map[string]*netcfg.Netns
 	counters  map[string]map[string]uint64 // before the probe, by namespace
@@ -76,6 +78,8 @@ func (s *spaces) add(n *netcfg.Netns) {
 // nameInitial calls the initial namespace "init", as only the kernel can tell
 // it: in a container, process 1 is in another one, or may not be looked at.
 func (s *spaces) nameInitial(inode uint32) {
+	s.naming.Lock()
+	defer s.naming.Unlock()
 	for i, n := range s.byInode {
 		switch {
 		case i == inode:
@@ -91,6 +95,8 @@ func (s *spaces) nameInitial(inode uint32) {
 
 // name of a namespace; one that cannot be entered goes by its inode number.
 func (s *spaces) name(inode uint32) string {
+	s.naming.Lock()
+	defer s.naming.Unlock()
 	if n := s.byInode[inode]; n != nil {
 		return n.Name
 	}
