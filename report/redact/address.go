@@ -11,7 +11,8 @@ import (
 
 // addresses substitutes addresses so that two that have their first n bits in
 // common still have (Xu et al., "Prefix-preserving IP address anonymization", 2002):
-// bit n is turned over or not by a keyed function of the n bits before it.
+// bit n is turned over or not by a keyed function of the n bits before it; of
+// the last 24 of an IPv6 address, of those among them only.
 type addresses struct {
 	key  [32]byte
 	seen map[netip.Addr]netip.Addr
@@ -40,7 +41,15 @@ var kept = []struct {
 	{netip.MustParsePrefix("ff00::/8"), true},
 }
 
+// solicitedNode holds the groups at which the link address of an IPv6 host is asked for: they end as its address does (RFC 4291, 2.7.1).
 var solicitedNode = netip.MustParsePrefix("ff02::1:ff00:0/104")
+
+// solicited is the group of that kind to which a belongs.
+func solicited(a netip.Addr) netip.Addr {
+	group, own := solicitedNode.Addr().As16(), a.As16()
+	copy(group[13:], own[13:])
+	return netip.AddrFrom16(group)
+}
 
 // of returns what stands for a. A zone stays.
 func (x *addresses) of(a netip.Addr) netip.Addr {
@@ -80,6 +89,10 @@ func (x *addresses) compute(a netip.Addr) netip.Addr {
 		before, _ := a.Prefix(n)
 		if onTheWay(before) {
 			continue
+		}
+		if a.Is6() && n >= solicitedNode.Bits() {
+			// By these bits alone, so that the group of the substitute is the substitute of the group.
+			before, _ = solicited(a).Prefix(n)
 		}
 		if x.flips(before) {
 			out[n/8] ^= 0x80 >> (n % 8)

@@ -3,6 +3,7 @@
 package redact_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/netip"
 	"os"
@@ -178,7 +179,7 @@ func TestSameEverywhere(t *testing.T) {
 // TestPrefixes: any two addresses have as many bits in common as before.
 func TestPrefixes(t *testing.T) {
 	r := redact.New([32]byte{1, 2, 3}, redact.Known{})
-	list := []string{"10.0.0.1", "10.0.0.2", "10.0.1.1", "10.128.0.1", "11.0.0.1", "192.168.1.1", "192.168.1.254", "192.169.1.1", "8.8.8.8", "172.16.0.1", "172.32.0.1", "126.1.1.1", "128.1.1.1", "223.1.1.1"}
+	list := []string{"fd77:1::1", "fd77:1::2", "fd77:1::ff:1", "fd77:2::1", "fe80::1", "2001:db8::1", "2001:db8::100:1", "::9", "10.0.0.1", "10.0.0.2", "10.0.1.1", "10.128.0.1", "11.0.0.1", "192.168.1.1", "192.168.1.254", "192.169.1.1", "8.8.8.8", "172.16.0.1", "172.32.0.1", "126.1.1.1", "128.1.1.1", "223.1.1.1"}
 	seen := map[netip.Addr]string{}
 	for _, s := range list {
 		a := netip.MustParseAddr(s)
@@ -192,9 +193,28 @@ func TestPrefixes(t *testing.T) {
 		}
 		for _, u := range list {
 			b := netip.MustParseAddr(u)
+			if a.BitLen() != b.BitLen() {
+				continue
+			}
 			if g, w := common(x, r.Addr(b)), common(a, b); g != w {
 				t.Errorf("%s and %s have %d bits in common, their substitutes %d", a, b, w, g)
 			}
+		}
+	}
+}
+
+// TestSolicitedNode: the group at which a neighbour is asked for still belongs to its address.
+func TestSolicitedNode(t *testing.T) {
+	r := redact.New([32]byte{1, 2, 3}, redact.Known{})
+	for address, group := range map[string]string{
+		"fd77:1::1":             "ff02::1:ff00:1",
+		"fe80::5054:ff:fe12:3a": "ff02::1:ff12:3a",
+		"2001:db8::aa:bbcc:dd":  "ff02::1:ffcc:dd",
+		"2001:db8:5::1":         "ff02::1:ff00:1",
+	} {
+		a, g := r.Addr(netip.MustParseAddr(address)).As16(), r.Addr(netip.MustParseAddr(group)).As16()
+		if !bytes.Equal(a[13:], g[13:]) || !bytes.Equal(g[:13], netip.MustParseAddr(group).AsSlice()[:13]) {
+			t.Errorf("%s became %s, its group %s", address, netip.AddrFrom16(a), netip.AddrFrom16(g))
 		}
 	}
 }
