@@ -76,9 +76,17 @@ func (l *ladder) state(e *evidence.Event) {
 		l.add(e, socket, "socket", "SYN received"+on, "")
 	case s.Old == "SYN_RECV" && s.New == "ESTABLISHED":
 		l.add(e, socket, "socket", "connection established"+on, "")
-	case s.New == "CLOSE" && s.Old == "ESTABLISHED" && l.v.Cause != "reachable" && e.Netns != l.c.Probe.Netns && e.InTask:
-		l.add(e, socket, "socket", "closed by "+task(e), "")
+	case s.Old == "ESTABLISHED" && e.Direction == evidence.Reply && l.v.Cause != "reachable" && (s.New == "FIN_WAIT1" || s.New == "CLOSE" && e.InTask):
+		l.add(e, vital, "socket", "closed by "+task(e), l.ends())
 	}
+}
+
+// ends is the mark of a close that is what the verdict is about.
+func (l *ladder) ends() string {
+	if l.v.Cause == "closed-by-app" || l.v.Cause == "reset-by-app" {
+		return "✗"
+	}
+	return ""
 }
 
 func task(e *evidence.Event) string { return fmt.Sprintf("%s (pid %d)", e.Comm, e.PID) }

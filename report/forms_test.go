@@ -133,13 +133,13 @@ func TestHTMLStandsAlone(t *testing.T) {
 			}
 		}
 		for _, p := range s.v.Proof {
-			if !strings.Contains(page, esc(p)) {
+			if !strings.Contains(page, phrase(p).markup()) {
 				t.Errorf("%s: proof is missing: %s", name, p)
 			}
 		}
 		for _, f := range s.v.Fixes {
 			for _, x := range slices.Concat(f.Commands, f.Undo) {
-				if !strings.Contains(page, esc(x)) {
+				if !strings.Contains(page, phrase(x).markup()) {
 					t.Errorf("%s: command is missing: %s", name, x)
 				}
 			}

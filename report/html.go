@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -24,12 +25,13 @@ func HTML(w io.Writer, d *Document) error {
 	h.banner()
 	h.recorded()
 	h.addresses()
-	h.picture(stations(c, v))
+	lines := h.ended(stations(c, v))
+	h.picture(lines)
 	h.decided()
 	h.list("How we know", "proof", v.Proof)
 	h.fixes()
 	h.list("What could not be seen", "unseen", unseen(c, v, 1))
-	h.stations(stations(c, v))
+	h.stations(lines)
 	h.hops()
 	h.timeline()
 	h.footer()
@@ -50,11 +52,23 @@ func esc(s string) string { return html.EscapeString(Clean(s)) }
 // put writes markup of ours; arguments that are strings are escaped.
 func (h *hypertext) put(format string, a ...any) {
 	for i, x := range a {
-		if s, ok := x.(string); ok {
+		switch s := x.(type) {
+		case string:
 			a[i] = esc(s)
+		case phrase:
+			a[i] = s.markup()
 		}
 	}
 	fmt.Fprintf(h, format, a...)
+}
+
+// phrase is text in which options of command lines stay whole: browsers break lines after a hyphen.
+type phrase string
+
+var hyphened = regexp.MustCompile(`(^|[\s;])(-[\w-]{1,30})`)
+
+func (p phrase) markup() string {
+	return hyphened.ReplaceAllString(esc(string(p)), `$1<span class="w">$2</span>`)
 }
 
 func (h *hypertext) head() {
@@ -80,7 +94,7 @@ func (h *hypertext) banner() {
 	}
 	summary := strings.TrimPrefix(h.v.Summary, endpoint(h.c.Target)+": ")
 	h.put(`<header class="verdict %s"><p class="to">%s</p><h1><span class="mark" aria-hidden="true">%s</span> %s</h1><p class="summary">%s</p><p class="sure">%s</p></header>`+"\n",
-		kind, endpoint(h.c.Target), mark, title, summary, certainty(h.v))
+		kind, endpoint(h.c.Target), mark, title, phrase(summary), certainty(h.v))
 	h.put("<p>%s</p>\n<dl class=\"facts\">", h.story())
 	h.fact("Cause", h.v.Cause, meaning(h.v.Cause))
 	if t := h.c.Probe.Started; !t.IsZero() {
@@ -145,7 +159,7 @@ func (h *hypertext) fact(name, value, remark string) {
 	if value == "" {
 		return
 	}
-	h.put("<dt>%s</dt><dd><code>%s</code>", name, value)
+	h.put("<dt>%s</dt><dd><code>%s</code>", name, phrase(value))
 	if remark != "" {
 		h.put(" <small>%s</small>", remark)
 	}
@@ -158,7 +172,7 @@ func (h *hypertext) list(title, class string, items []string) {
 	}
 	h.put("<section><h2>%s</h2><ul class=\"%s\">\n", title, class)
 	for _, s := range items {
-		h.put("<li>%s</li>\n", s)
+		h.put("<li>%s</li>\n", phrase(s))
 	}
 	h.WriteString("</ul></section>\n")
 }
@@ -182,7 +196,7 @@ func (h *hypertext) commands(label string, list []string) {
 	}
 	h.put("<p class=\"label\">%s</p><pre>", label)
 	for _, s := range list {
-		h.put("<span>%s</span>\n", s)
+		h.put("<span>%s</span>\n", phrase(s))
 	}
 	h.WriteString("</pre>\n")
 }
@@ -229,6 +243,8 @@ var glossary = []struct{ word, means string }{
 	{"FORWARD", "firewall hook: for another host, to be passed on"},
 	{"OUTPUT", "firewall hook: made by this host"},
 	{"POSTROUTING", "firewall hook: about to leave"},
+	{"freed", "the kernel has done with the packet; the words after it are the kernel's own"},
+	{"backlog", "how many connections may wait for the program to take them"},
 	{"namespace", "a network of its own inside one Linux host: its own devices, routes and firewall, as containers have"},
 }
 

@@ -119,7 +119,7 @@ func (h *hypertext) rules(ch *evidence.Chain) {
 			count = plural(int(x.Packets), "packet")
 		}
 		fmt.Fprintf(h, "<tr%s>", class)
-		h.put("<td class=\"when\">%d</td><td><code>%s</code></td><td>%s</td></tr>\n", x.Number, or(x.Text, "(its text could not be read)"), count)
+		h.put("<td class=\"when\">%d</td><td><code>%s</code></td><td class=\"when\">%s</td></tr>\n", x.Number, phrase(or(x.Text, "(its text could not be read)")), count)
 	}
 	if ch.Total >= next {
 		h.put("<tr class=\"gap\"><td></td><td>… %d more</td><td></td></tr>\n", ch.Total-next+1)

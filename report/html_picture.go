@@ -23,7 +23,6 @@ const (
 // picture draws the way as a map of lines: a lane for each namespace, a station
 // for each hook, device or decision, time going down.
 func (h *hypertext) picture(lines []line) {
-	lines = h.ended(lines)
 	lanes := []string{}
 	for _, l := range lines {
 		if l.at != untimed && !slices.Contains(lanes, l.where) {
@@ -116,7 +115,7 @@ func (d *drawing) row(l line, x int, newLane bool) {
 	fmt.Fprintf(&d.rows, "<text class=\"%s\" x=\"%d\" y=\"%d\">%s</text><text class=\"at\" x=\"%d\" y=\"%d\">%s</text>\n",
 		class, d.text, y+5, esc(cut(stationName(l), (pictureWidth-d.text-56)*10/88)), pictureWidth-4, y+5, esc(l.when()))
 	d.y += rowHeight
-	for _, s := range fold(strings.TrimSpace(l.text+"  "+l.mark), d.columns, 3) {
+	for _, s := range fold(stationText(l), d.columns, 3) {
 		fmt.Fprintf(&d.rows, "<text class=\"what\" x=\"%d\" y=\"%d\">%s</text>\n", d.text, d.y+8, esc(s))
 		d.y += textHeight
 	}
@@ -135,14 +134,34 @@ func stationName(l line) string {
 		return "leaves by " + out
 	case s == "route":
 		return "routing decision"
-	case s == "connect":
-		return "connect(): the result"
+	case s == "connect" || s == "send" || s == "recv" || s == "read":
+		return s + "(): the result"
+	case s == "drop":
+		return "dropped by the kernel"
+	case s == "libwrap":
+		return "tcp wrappers (libwrap)"
 	case s == "again":
 		return "sent again"
+	case s == "icmp":
+		return "answers by ICMP"
+	case s == "rst":
+		return "answers by RST"
 	case s != "" && s == strings.ToUpper(s):
 		return "firewall, hook " + s
 	}
 	return s
+}
+
+// usual is what every routing decision says where nobody has set up rules of their own.
+var usual = strings.NewReplacer(", table main, ip rule 32766", "", ", table local, ip rule 0", "")
+
+// stationText is what happened at a station, without what the picture itself shows.
+func stationText(l line) string {
+	mark := strings.TrimPrefix(l.mark, "✗")
+	if l.station == "drop" {
+		mark = strings.TrimPrefix(mark, " DROP")
+	}
+	return usual.Replace(l.text) + " " + mark
 }
 
 func cut(s string, n int) string { return short(Clean(s), max(4, n-1)) }

@@ -26,14 +26,16 @@ dt{color:var(--dim)}dd{margin:0}
 small{color:var(--dim);font-size:.875rem}
 ul{padding-left:1.2rem;margin:.3rem 0}li{margin:.25rem 0}
 pre{background:var(--box);border:1px solid var(--edge);border-radius:6px;padding:.6rem .8rem;margin:.2rem 0 .8rem;white-space:pre-wrap;overflow-wrap:anywhere}
-pre span{display:inline-block;width:100%;padding-left:1.2rem;text-indent:-1.2rem}
+.w{white-space:nowrap}
+pre>span{display:inline-block;width:100%;padding-left:1.2rem;text-indent:-1.2rem}
 .label{margin:.4rem 0 0;color:var(--dim);font-size:.9rem}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 caption{text-align:left;color:var(--dim);padding:.4rem 0}
 th{text-align:left;color:var(--dim);font-weight:500}
-td,th{padding:.25rem .6rem .25rem 0;vertical-align:top;border-bottom:1px solid var(--edge)}
+td,th{padding:.25rem .6rem .25rem 0;vertical-align:top;border-bottom:1px solid var(--edge);overflow-wrap:break-word}
+td.what,td code{overflow-wrap:anywhere}table.way td{max-width:16rem}table.way td.what{max-width:none}
 td.when{white-space:nowrap;text-align:right;color:var(--dim);font-variant-numeric:tabular-nums}
-tr.died td{background:var(--badbg);color:var(--bad);font-weight:600}
+tr.died{background:var(--badbg)}tr.died td,tr.died td.when{color:var(--bad);font-weight:600}
 tr.fine td:first-child{color:var(--good)}tr.open td:first-child{color:var(--unsure)}
 .note{border:1px solid var(--edge);border-radius:6px;background:var(--box);padding:.6rem .8rem}
 tr.gap td{color:var(--dim);font-style:italic}
@@ -54,7 +56,7 @@ svg .cross{stroke:var(--bg);stroke-width:2.5;fill:none}
 @media (max-width:40rem){
 dl.facts{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}
 table.way thead{display:none}table.way tr{display:flex;flex-wrap:wrap;gap:0 .8rem;padding:.3rem 0;border-bottom:1px solid var(--edge)}
-table.way td{border:0;padding:0}table.way td.what{flex-basis:100%}
+table.way td{border:0;padding:0}table.way tr.died{padding:.3rem .4rem}table.way td.what{flex-basis:100%}
 }
 @media print{
 :root{--bg:#fff;--fg:#000;--dim:#444;--edge:#bbb;--box:#f4f4f4;--bad:#a00;--badbg:#fbeaea;--good:#063;--goodbg:#eaf5ee;--unsure:#740;--unsurebg:#fdf5e4;--track:#246}

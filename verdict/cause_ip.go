@@ -12,7 +12,7 @@ import (
 
 var ipCauses = []Cause{
 	{
-		ID: "rp-filter", Means: "reverse-path filter",
+		ID: "rp-filter", Means: "reverse-path filter: the way back to the sender is not by the device that the packet came in on",
 		Needs:   "drop IP_RPFILTER; sysctls net.ipv4.conf.all.rp_filter and of the device; lookups of the source (proof only)",
 		Reasons: []string{"IP_RPFILTER"}, Find: findRPFilter,
 	},
@@ -25,7 +25,7 @@ var ipCauses = []Cause{
 		},
 	},
 	{
-		ID: "forwarding-disabled", Means: "ip_forward / forwarding is off",
+		ID: "forwarding-disabled", Means: "this host passes nothing on: ip_forward / forwarding is off",
 		Needs:   "drop IP_INADDRERRORS in ip_error or ip6_forward; the forwarding sysctls; the route event of the destination: it leaves by another device",
 		Reasons: []string{"IP_INADDRERRORS"},
 		Find: func(c *evidence.Case, e *evidence.Event) *Verdict {
@@ -55,7 +55,7 @@ var ipCauses = []Cause{
 		Needs: "drop PKT_TOO_BIG; the route event of the destination (device); links (its MTU)", Reasons: []string{"PKT_TOO_BIG", "NOT_SPECIFIED"}, Find: findMTU,
 	},
 	{
-		ID: "bad-checksum", Means: "IP, TCP, UDP or ICMP checksum",
+		ID: "bad-checksum", Means: "its checksum was wrong (IP, TCP, UDP or ICMP)",
 		Needs: "drop with a checksum reason", Reasons: []string{"IP_CSUM", "TCP_CSUM", "UDP_CSUM", "ICMP_CSUM"}, Find: findChecksum,
 	},
 	{
@@ -64,7 +64,7 @@ var ipCauses = []Cause{
 		Reasons: []string{"XFRM_POLICY", "NOT_SPECIFIED"}, Find: findXFRM,
 	},
 	{
-		ID: "ipv6-disabled", Means: "disable_ipv6 on the way",
+		ID: "ipv6-disabled", Means: "IPv6 is switched off on the way (disable_ipv6)",
 		Needs: "drop IPV6DISABLED, or connect()'s errno without a route; sysctls disable_ipv6 of the device and of all", Reasons: []string{"IPV6DISABLED"}, Find: findIPv6Disabled,
 	},
 }

@@ -22,16 +22,16 @@ var queueCauses = []Cause{
 		Needs: "drop TCP_MINTTL; sockets (process)", Reasons: []string{"TCP_MINTTL"}, Find: findMinTTL,
 	},
 	{
-		ID: "receive-buffer-full", Means: "UDP socket buffer",
+		ID: "receive-buffer-full", Means: "the UDP socket's buffer is full: the application does not read fast enough",
 		Needs: "drop SOCKET_RCVBUFF of a datagram; sockets (process)", Reasons: []string{"SOCKET_RCVBUFF"}, Find: findReceiveBuffer,
 	},
 	{
-		ID: "socket-filter", Means: "a filter on the socket",
+		ID: "socket-filter", Means: "a filter on the socket dropped it",
 		Needs: "drop SOCKET_FILTER, and the event's socket has a filter; sockets (process)", Reasons: []string{"SOCKET_FILTER"},
 		Find: func(c *evidence.Case, e *evidence.Event) *Verdict { return filtered(c, e, "socket-filter") },
 	},
 	{
-		ID: "cgroup-bpf", Means: "a cgroup program",
+		ID: "cgroup-bpf", Means: "a BPF program on a control group refused it",
 		Needs:   "drop SOCKET_FILTER, and the event's socket has no filter; or drop BPF_CGROUP_EGRESS; sockets (process, with its cgroup); or connect()'s EPERM before any route, and programs of the probe's cgroup",
 		Reasons: []string{"SOCKET_FILTER", "BPF_CGROUP_EGRESS"},
 		Find: func(c *evidence.Case, e *evidence.Event) *Verdict {
@@ -42,11 +42,11 @@ var queueCauses = []Cause{
 		},
 	},
 	{
-		ID: "lsm-denied", Means: "a security module",
+		ID: "lsm-denied", Means: "a security module refused it",
 		Needs: "drop SECURITY_HOOK (Linux 6.16); sockets (process)", Reasons: []string{"SECURITY_HOOK"}, Find: findSecurityHook,
 	},
 	{
-		ID: "time-wait", Means: "an old connection holds the tuple",
+		ID: "time-wait", Means: "an old connection holds the same addresses and ports (TIME_WAIT)",
 		Needs:   "connect()'s EADDRNOTAVAIL and no packet, or an ACK that answers our SYN and that our socket drops (TCP_INVALID_ACK_SEQUENCE); sockets: one with just these two ends",
 		Reasons: []string{"TCP_INVALID_ACK_SEQUENCE"}, Find: findTimeWait,
 	},

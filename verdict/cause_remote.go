@@ -11,7 +11,7 @@ import (
 
 var remoteCauses = []Cause{
 	{
-		ID: "remote-reset", Means: "a RST that no kernel we watch sent",
+		ID: "remote-reset", Means: "a reset (RST) that no kernel we watch sent",
 		Needs: "the first event of a RST to us is that it arrived; the probe was refused or reset", Find: findRemoteReset,
 	},
 	{
@@ -19,7 +19,7 @@ var remoteCauses = []Cause{
 		Needs: "the first event of an ICMP error about our packet is that it arrived; the probe got an error", Find: findRemoteUnreachable,
 	},
 	{
-		ID: "remote-silent", Means: "left this host whole, nothing came back",
+		ID: "remote-silent", Means: "the packet left this host whole, nothing came back",
 		Needs: "the last event of our packet is that it left by a hardware device (link without kind); links; nothing lost", Find: findRemoteSilent,
 	},
 }
