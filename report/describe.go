@@ -158,6 +158,9 @@ func (l *ladder) outcome() {
 		text += " (" + p.Errno + ")"
 	}
 	if p.Banner != "" {
+		if p.Outcome == evidence.Silent {
+			text = "connected, and no more was said than"
+		}
 		text += ": " + short(strings.TrimRight(p.Banner, "\r\n"), 60)
 	}
 	l.lines = append(l.lines, line{at: p.DurationNS, where: place(p.Netns), station: or(p.Syscall, "connect"), text: text, rank: vital})

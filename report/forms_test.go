@@ -147,6 +147,9 @@ func TestHTMLStandsAlone(t *testing.T) {
 		if len(s.c.Events) > 0 && !strings.Contains(page, "<svg") {
 			t.Errorf("%s: no picture", name)
 		}
+		if strings.Contains(page, "<svg") && word(s.v) == "not reachable" && !strings.Contains(page, `<circle class="died"`) {
+			t.Errorf("%s: the picture does not show where %s ended", name, s.v.Cause)
+		}
 	}
 }
 

@@ -92,9 +92,8 @@ func (h *hypertext) banner() {
 	case "not established":
 		kind, mark, title = "unsure", "?", "The cause is not established"
 	}
-	summary := strings.TrimPrefix(h.v.Summary, endpoint(h.c.Target)+": ")
 	h.put(`<header class="verdict %s"><p class="to">%s</p><h1><span class="mark" aria-hidden="true">%s</span> %s</h1><p class="summary">%s</p><p class="sure">%s</p></header>`+"\n",
-		kind, endpoint(h.c.Target), mark, title, phrase(summary), certainty(h.v))
+		kind, endpoint(h.c.Target), mark, title, phrase(h.summary()), certainty(h.v))
 	h.put("<p>%s</p>\n<dl class=\"facts\">", h.story())
 	h.fact("Cause", h.v.Cause, meaning(h.v.Cause))
 	if t := h.c.Probe.Started; !t.IsZero() {
@@ -102,6 +101,11 @@ func (h *hypertext) banner() {
 	}
 	h.fact("Result", outcomeText(h.c.Probe), "after "+ms(h.c.Probe.DurationNS))
 	h.put("</dl>\n")
+}
+
+// summary is the verdict's, without the target before it.
+func (h *hypertext) summary() string {
+	return strings.TrimPrefix(h.v.Summary, endpoint(h.c.Target)+": ")
 }
 
 // story says what was done.
@@ -238,6 +242,7 @@ var glossary = []struct{ word, means string }{
 	{"SYN-ACK", "the answer that grants it"},
 	{"RST", "the packet that refuses or breaks it"},
 	{"ICMP", "what carries error messages of the network"},
+	{"ARP", "how a host asks which link address (MAC) an IPv4 address has; for IPv6 that is ND"},
 	{"PREROUTING", "firewall hook: a packet has come in, and it is not yet known where to"},
 	{"INPUT", "firewall hook: for this host itself"},
 	{"FORWARD", "firewall hook: for another host, to be passed on"},

@@ -52,15 +52,25 @@ func (h *hypertext) picture(lines []line) {
 	h.WriteString(d.track.String() + d.rows.String() + "</svg></section>\n")
 }
 
+// beyond is the lane of what we do not watch.
+const beyond = "beyond this host"
+
 // ended adds where it ended when no event shows that: a packet that was used up,
-// or an answer that never came. It stands last in the namespace of the verdict.
+// an answer that never came, or a host that we do not watch. Such an end has no
+// time of its own: it stands after the last station of that place, or where the packet left.
 func (h *hypertext) ended(lines []line) []line {
 	if word(h.v) != "not reachable" || slices.ContainsFunc(lines, func(l line) bool { return strings.HasPrefix(l.mark, "✗") }) {
 		return lines
 	}
+	end := line{where: place(h.v.Where.At(h.c)), station: h.v.Cause, text: h.summary(), mark: "✗", assumed: true}
+	last := func(l line) bool { return l.where == end.where }
+	if strings.HasPrefix(h.v.Cause, "remote-") {
+		end.where = beyond
+		last = func(l line) bool { return strings.HasPrefix(l.station, "out ") }
+	}
 	for i := len(lines) - 1; i >= 0; i-- {
-		if l := lines[i]; l.at != untimed && l.where == place(h.v.Where.At(h.c)) {
-			end := line{at: l.at, where: l.where, station: h.v.Cause, text: meaning(h.v.Cause), mark: "✗"}
+		if lines[i].at != untimed && last(lines[i]) {
+			end.at = lines[i].at
 			return slices.Insert(slices.Clone(lines), i+1, end)
 		}
 	}
@@ -87,7 +97,7 @@ type drawing struct {
 
 func (d *drawing) row(l line, x int, newLane bool) {
 	if newLane {
-		fmt.Fprintf(&d.rows, "<text class=\"ns\" x=\"%d\" y=\"%d\">%s</text>\n", d.text, d.y+13, esc(cut("in "+l.where, (pictureWidth-d.text)*10/78)))
+		fmt.Fprintf(&d.rows, "<text class=\"ns\" x=\"%d\" y=\"%d\">%s</text>\n", d.text, d.y+13, esc(cut(laneName(l.where), (pictureWidth-d.text)*10/78)))
 		d.y += 18
 	}
 	y := d.y + 8
@@ -122,6 +132,13 @@ func (d *drawing) row(l line, x int, newLane bool) {
 	d.y += rowGap
 }
 
+func laneName(where string) string {
+	if where == beyond {
+		return where
+	}
+	return "in " + where
+}
+
 // stationName is what the ladder's short station is called in full.
 func stationName(l line) string {
 	s := l.station
@@ -138,6 +155,8 @@ func stationName(l line) string {
 		return s + "(): the result"
 	case s == "drop":
 		return "dropped by the kernel"
+	case s == "neighbor":
+		return "link address (ARP, ND)"
 	case s == "libwrap":
 		return "tcp wrappers (libwrap)"
 	case s == "again":

@@ -32,8 +32,8 @@ pre>span{display:inline-block;width:100%;padding-left:1.2rem;text-indent:-1.2rem
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 caption{text-align:left;color:var(--dim);padding:.4rem 0}
 th{text-align:left;color:var(--dim);font-weight:500}
-td,th{padding:.25rem .6rem .25rem 0;vertical-align:top;border-bottom:1px solid var(--edge);overflow-wrap:break-word}
-td.what,td code{overflow-wrap:anywhere}table.way td{max-width:16rem}table.way td.what{max-width:none}
+td,th{padding:.25rem .6rem .25rem 0;vertical-align:top;border-bottom:1px solid var(--edge)}
+table.way td{max-width:16rem}table.way td.what{max-width:none}
 td.when{white-space:nowrap;text-align:right;color:var(--dim);font-variant-numeric:tabular-nums}
 tr.died{background:var(--badbg)}tr.died td,tr.died td.when{color:var(--bad);font-weight:600}
 tr.fine td:first-child{color:var(--good)}tr.open td:first-child{color:var(--unsure)}
@@ -53,6 +53,9 @@ svg .after{stroke:var(--dim);stroke-width:2;stroke-dasharray:4 4}
 svg .stop{fill:var(--bg);stroke:var(--track);stroke-width:3}
 svg circle.died{fill:var(--bad)}
 svg .cross{stroke:var(--bg);stroke-width:2.5;fill:none}
+@media (min-width:40.01rem){
+td,th{overflow-wrap:break-word}td.what,td code{overflow-wrap:anywhere}table.way td:nth-child(3){white-space:nowrap}
+}
 @media (max-width:40rem){
 dl.facts{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}
 table.way thead{display:none}table.way tr{display:flex;flex-wrap:wrap;gap:0 .8rem;padding:.3rem 0;border-bottom:1px solid var(--edge)}

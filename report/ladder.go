@@ -24,6 +24,7 @@ type line struct {
 	text    string
 	mark    string // set where the packet died
 	rank    rank
+	assumed bool // at is its place in the order, and no time that was seen
 }
 
 // rank says what goes first where there are more stations than room: the highest.
@@ -39,7 +40,7 @@ const (
 )
 
 func (l *line) when() string {
-	if l.at == untimed {
+	if l.at == untimed || l.assumed {
 		return ""
 	}
 	return ms(l.at)

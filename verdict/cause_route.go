@@ -15,7 +15,7 @@ const routeNeeds = "drop at ip_error, ip6_pkt_discard, ip6_pkt_prohibit or dst_d
 var routeCauses = []Cause{
 	{
 		ID:      "no-route",
-		Means:   "no route to the destination (or, `direction: reply`, back to the source)",
+		Means:   "no route to the destination or, for a reply, back to the source",
 		Needs:   routeNeeds + "; links and addresses (else link-down is not ruled out)",
 		Reasons: []string{"IP_INNOROUTES", "IP_OUTNOROUTES"},
 		Find:    func(c *evidence.Case, e *evidence.Event) *Verdict { return routing(c, e, "no-route") },
