@@ -45,8 +45,10 @@ func eventText(c *evidence.Case, e *evidence.Event) string {
 		add("in %s", e.Device)
 	case evidence.Transmit:
 		add("out %s", e.Device)
-	case evidence.Drop, evidence.Consume:
+	case evidence.Drop:
 		add("%s %s", e.Kind, dropText(e))
+	case evidence.Consume: // has no reason where nothing is wrong
+		add("used up: %s", strings.TrimPrefix(dropText(e), "no reason given "))
 	case evidence.HookPassed:
 		if e.Priority != nil {
 			add("passed priority %d", *e.Priority)

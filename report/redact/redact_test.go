@@ -5,10 +5,10 @@ package redact_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -38,34 +38,6 @@ func cases(t *testing.T) map[string]evidence.Case {
 	return all
 }
 
-var link = regexp.MustCompile(`(?i)\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b`)
-
-// originals finds addresses in JSON by another way than the redactor does: it
-// cuts at whatever cannot be in one.
-func originals(data []byte) []string {
-	var out []string
-	for _, w := range strings.FieldsFunc(string(data), func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF:.", r) }) {
-		w = strings.Trim(w, ".")
-		if h, _, ok := strings.Cut(w, ":"); ok && strings.Count(w, ":") == 1 {
-			w = h
-		}
-		a, err := netip.ParseAddr(w)
-		if err != nil || a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.Is4() && (a.As4()[0] >= 240 || a.As4()[0] == 0) {
-			continue
-		}
-		if a.Is4() && strings.HasSuffix(w, ".0") || a.Is6() && strings.HasSuffix(w, "::") {
-			continue // a prefix; that of a private range stays
-		}
-		out = append(out, w)
-	}
-	for _, m := range link.FindAllString(string(data), -1) {
-		if !strings.HasPrefix(m, "33:33:00:00:00:") && m != "ff:ff:ff:ff:ff:ff" && m != "00:00:00:00:00:00" {
-			out = append(out, m)
-		}
-	}
-	return out
-}
-
 func encode(t *testing.T, c any) []byte {
 	t.Helper()
 	b, err := json.Marshal(c)
@@ -73,57 +45,6 @@ func encode(t *testing.T, c any) []byte {
 		t.Fatal(err)
 	}
 	return b
-}
-
-func redacted(t *testing.T, c evidence.Case, k redact.Known) (evidence.Case, *redact.Redactor) {
-	t.Helper()
-	var out evidence.Case
-	r := redact.Apply(k, func(r *redact.Redactor) {
-		out = evidence.Case{}
-		if err := json.Unmarshal(encode(t, c), &out); err != nil {
-			t.Fatal(err)
-		}
-		r.Document(&out)
-		out.Target.Input = r.Input(out.Target.Input)
-	})
-	return out, r
-}
-
-// TestEveryCause: what is left gives the same verdict, and holds nothing of what was.
-func TestEveryCause(t *testing.T) {
-	for name, c := range cases(t) {
-		t.Run(name, func(t *testing.T) {
-			c.Host.Name = "db01.corp.acme"
-			c.Probe.Banner += " db01 ESMTP of mx3.corp.acme for alice@ops.example.com /home/alice/run"
-			c.Unseen = append(c.Unseen, "DB01: not asked")
-			before := encode(t, c)
-			want := verdict.Judge(&c)
-			after, r := redacted(t, c, redact.Names(&c))
-			got := verdict.Judge(&after)
-			if got.Cause != want.Cause || got.Certainty != want.Certainty || got.Direction != want.Direction {
-				t.Errorf("%s %s, was %s %s", got.Cause, got.Certainty, want.Cause, want.Certainty)
-			}
-			text := strings.ToLower(string(encode(t, after)) + string(encode(t, got)))
-			list := originals(before)
-			if len(list) < 3 && name != "firewall-policy-loopback" {
-				t.Fatalf("only %d originals found", len(list))
-			}
-			for _, s := range append(list, "db01", "corp", "acme", "alice", "mx3", "example.com") {
-				if i := strings.Index(text, strings.ToLower(s)); i >= 0 && !within(text, i, len(s)) {
-					t.Errorf("%s is still there: …%s…", s, text[max(0, i-40):min(len(text), i+60)])
-				}
-			}
-			if len(r.Map().Addresses) == 0 && name != "firewall-policy-loopback" {
-				t.Error("no address was substituted")
-			}
-		})
-	}
-}
-
-// within reports whether what was found is only a part of a longer number or address.
-func within(s string, i, n int) bool {
-	part := func(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' }
-	return i > 0 && (part(s[i-1]) || s[i-1] == '.' || s[i-1] == ':') && part(s[i]) || i+n < len(s) && part(s[i+n])
 }
 
 func TestSameEverywhere(t *testing.T) {
@@ -162,6 +83,8 @@ func TestSameEverywhere(t *testing.T) {
 		"/home/alice/x Alice":   "/home/user-1/x user-1",
 		"ftp://bob@10.77.2.2/":  "ftp://user-2@" + a + "/",
 		"@nh,96,32 0xa4d0202":   "@nh,96,32 0x0",
+		"enx525400123456":       "enx" + strings.ReplaceAll(mac, ":", ""), "mark 0xff000001": "mark 0xff000001",
+		`--u32 "0xc=0xa4d0202"`: fmt.Sprintf(`--u32 "0xc=0x%x"`, netip.MustParseAddr(a).AsSlice()),
 	} {
 		if got := r.Text(in); got != want {
 			t.Errorf("%s became %s, want %s", in, got, want)
@@ -231,13 +154,21 @@ func common(a, b netip.Addr) int {
 func TestMask(t *testing.T) {
 	const s = "hunter2-S3cr3t"
 	for in, want := range map[string]string{
-		`comment "password=` + s + `"`:             `comment "password=***HIDDEN***"`,
-		"net.ipv4.tcp_fastopen_key = 0a-0b":        "net.ipv4.tcp_fastopen_key = ***HIDDEN***",
-		"Authorization: Bearer " + s + " x":        "Authorization: Bearer ***HIDDEN*** x",
-		"ftp://bob:" + s + "@host/":                "ftp://bob:***HIDDEN***@host/",
-		"run --token " + s:                         "run --token ***HIDDEN***",
-		`api_key: "` + s + ` b" c`:                 `api_key: ***HIDDEN*** c`,
-		"AKIAABCDEFGHIJKLMNOP":                     "***HIDDEN***",
+		`comment "password=` + s + `"`:      `comment "password=***HIDDEN***"`,
+		"net.ipv4.tcp_fastopen_key = 0a-0b": "net.ipv4.tcp_fastopen_key = ***HIDDEN***",
+		"Authorization: Bearer " + s + " x": "Authorization: Bearer ***HIDDEN*** x",
+		"ftp://bob:" + s + "@host/":         "ftp://bob:***HIDDEN***@host/",
+		"run --token " + s:                  "run --token ***HIDDEN***",
+		`api_key: "` + s + ` b" c`:          `api_key: ***HIDDEN*** c`,
+		"AKIAABCDEFGHIJKLMNOP":              "***HIDDEN***",
+		"Cookie: a=" + s + "; b=2\r\nX: y":  "Cookie: ***HIDDEN***\r\nX: y",
+		"set-cookie: sid=" + s:              "set-cookie: ***HIDDEN***",
+		"USER bob\r\nPASS " + s + "\r\n":    "USER bob\r\nPASS ***HIDDEN***\r\n",
+		"a01 LOGIN " + s:                    "a01 LOGIN ***HIDDEN***",
+		"chain pass rule 2":                 "chain pass rule 2", "-A AUTH -j PASS": "-A AUTH -j PASS",
+		"AUTH PLAIN " + s:                          "AUTH PLAIN ***HIDDEN***",
+		"authentication by password, pass it on":   "authentication by password, pass it on",
+		"SYN cookies are sent":                     "SYN cookies are sent",
 		"tcp dport 80 counter drop":                "tcp dport 80 counter drop",
 		"10.0.0.5:80/tcp: dropped by the firewall": "10.0.0.5:80/tcp: dropped by the firewall",
 		"http://10.0.0.5:80/x@y":                   "http://10.0.0.5:80/x@y",

@@ -22,6 +22,10 @@ var secrets = []secret{
 		regexp.MustCompile(`(-----BEGIN [A-Z ]*PRIVATE KEY-----)(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|$)`)},
 	{"authorization", []string{"authorization"},
 		regexp.MustCompile(`(?i)(authorization["']?\s*[:=]\s*["']?(?:(?:basic|bearer|token|digest|negotiate)\s+)?)[^\s"']+`)},
+	{"cookie", []string{"cookie"},
+		regexp.MustCompile(`(?i)(\b(?:set-)?cookie["']?\s*[:=]\s*)[^\r\n"'\\]+`)},
+	{"spoken password", []string{"pass ", "auth", "login "}, // FTP and POP; SMTP, Redis; IMAP
+		regexp.MustCompile(`((?:^|[\r\n"]|\\n)(?:PASS|AUTH(?: (?:PLAIN|LOGIN|XOAUTH2))?|\w{0,4}\d+ (?:LOGIN|AUTHENTICATE \S+)) )[^\r\n"'\\]+`)},
 	{"password in a URL", []string{"://"},
 		regexp.MustCompile(`(://[^/\s:@"']*:)[^/\s@"']+@`)},
 	{"named secret", []string{"passw", "passphrase", "pwd", "secret", "token", "api_key", "apikey", "api-key", "access_key", "access-key",

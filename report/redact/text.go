@@ -48,6 +48,9 @@ func (r *Redactor) at(s string, i int) (int, string) {
 			}
 		}
 	}
+	if n, sub := r.hexAt(s, i); n > 0 {
+		return n, sub
+	}
 	if c == '@' {
 		if m := rawPayload.FindStringSubmatch(s[i:]); m != nil {
 			return len(m[0]), m[1] + "0x0"
@@ -60,6 +63,32 @@ func (r *Redactor) at(s string, i int) (int, string) {
 	}
 	if alnum(c) {
 		return r.nameAt(s, i)
+	}
+	return 0, ""
+}
+
+var (
+	hexNumber  = regexp.MustCompile(`^0x([0-9a-fA-F]{7,8})\b`)
+	deviceWith = regexp.MustCompile(`^(en|wl|ww|ib|sl)x([0-9a-f]{12})\b`)
+)
+
+// hexAt takes an IPv4 address that was met before, as the u32 match of iptables
+// prints it, and a device that udev has named by its link address (systemd.net-naming-scheme(7)).
+func (r *Redactor) hexAt(s string, i int) (int, string) {
+	if s[i] == '0' {
+		if m := hexNumber.FindStringSubmatch(s[i:]); m != nil {
+			n, _ := strconv.ParseUint(m[1], 16, 32)
+			a := netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+			if x, ok := r.addresses.seen[a]; ok && x != a {
+				b := x.As4()
+				return len(m[0]), fmt.Sprintf("0x%02x%02x%02x%02x", b[0], b[1], b[2], b[3])
+			}
+		}
+	}
+	if m := deviceWith.FindStringSubmatch(s[i:]); m != nil {
+		x := m[2]
+		mac := r.MAC(x[:2] + ":" + x[2:4] + ":" + x[4:6] + ":" + x[6:8] + ":" + x[8:10] + ":" + x[10:])
+		return len(m[0]), m[1] + "x" + strings.ReplaceAll(mac, ":", "")
 	}
 	return 0, ""
 }
