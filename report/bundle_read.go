@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 
 	"github.com/pathtrace/pathtrace/verdict"
@@ -24,6 +25,10 @@ func IsBundle(head []byte) bool { return bytes.HasPrefix(head, []byte("PK")) }
 // SHA-256 that the manifest gives. It writes nothing, and holds less than 64 MiB.
 // Errors are one line.
 func ReadBundle(r io.ReaderAt, size int64) (Saved, error) {
+	// Lists grow by copies while they are decoded. What is left behind shall not lie
+	// until there is as much of it as of what is held: the collector runs sooner meanwhile.
+	defer debug.SetGCPercent(debug.SetGCPercent(10))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(32 << 20))
 	s, err := readBundle(r, size)
 	if err != nil {
 		return Saved{}, fmt.Errorf("not a sound bundle: %w", err)
@@ -259,7 +264,14 @@ func (n *counter) file(f File) error {
 	inString, escaped := false, false
 	depth := 0
 	var lists [64]bool // by depth: a list, so that each comma begins an element
+	begun := false     // an element of a list has, and nothing of it was seen
 	for _, b := range f.Data {
+		if begun && b > ' ' {
+			begun = false
+			if b != '{' && b != '[' && b != ']' { // 0 or null takes as much room as {}, where that is expected
+				n.objects++
+			}
+		}
 		switch {
 		case escaped:
 			escaped = false
@@ -273,10 +285,12 @@ func (n *counter) file(f File) error {
 				return fmt.Errorf("%s is nested too deep", f.Name)
 			}
 			lists[depth] = b == '['
+			begun = lists[depth]
 		case b == '}' || b == ']':
 			depth = max(0, depth-1)
 		case b == ',' && lists[depth]:
 			n.objects++
+			begun = true
 			if depth <= 2 {
 				n.top++
 			}

@@ -48,7 +48,7 @@ func eventText(c *evidence.Case, e *evidence.Event) string {
 	case evidence.Drop:
 		add("%s %s", e.Kind, dropText(e))
 	case evidence.Consume: // has no reason where nothing is wrong
-		add("used up: %s", strings.TrimPrefix(dropText(e), "no reason given "))
+		add("used up %s", strings.TrimPrefix(dropText(e), "no reason given "))
 	case evidence.HookPassed:
 		if e.Priority != nil {
 			add("passed priority %d", *e.Priority)
