@@ -17,8 +17,8 @@ import (
 const ticketLines = 15
 
 // Markdown prints what a person pastes into a ticket: at most 15 lines. It
-// keeps to bullets, bold and code spans, which GitHub, GitLab and Jira render and
-// which read well where nothing is rendered (RT). All that is not our own text
+// keeps to bullets, bold and code spans, which GitHub, GitLab and Gitea render and
+// which read well where nothing is rendered (RT); Jira's editor takes them when they are pasted. All that is not our own text
 // stands in code spans, so that it can neither become markup nor mention anybody.
 func Markdown(w io.Writer, d *Document) error {
 	c, v := &d.Case, d.Verdict

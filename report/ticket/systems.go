@@ -97,12 +97,12 @@ func redmine(s *session, ref Ref, c Comment) []step {
 				return err
 			}
 			file := map[string]string{"token": up.Upload.Token, "filename": c.Name, "content_type": zipType}
-			return s.json(ctx, http.MethodPut, path, map[string]any{"issue": map[string]any{"notes": c.Text, "uploads": []any{file}}}, nil)
+			return s.json(ctx, http.MethodPut, path, map[string]any{"issue": map[string]any{"notes": redmineText(c.Text), "uploads": []any{file}}}, nil)
 		},
 	}}
 }
 
-// jira attaches the file, then comments, by version 2 of the API, which takes plain text.
+// jira attaches the file, then comments, by version 2 of the API, which takes wiki markup.
 func jira(s *session, ref Ref, c Comment) []step {
 	s.basicOrBearer()
 	s.header.Set("X-Atlassian-Token", "no-check") // else attaching counts as a forged request
@@ -143,7 +143,7 @@ func jira(s *session, ref Ref, c Comment) []step {
 			return false, err
 		},
 		do: func(ctx context.Context) error {
-			return s.json(ctx, http.MethodPost, path+"/comment", map[string]string{"body": named(c)}, nil)
+			return s.json(ctx, http.MethodPost, path+"/comment", map[string]string{"body": jiraText(named(c))}, nil)
 		},
 	}}
 }
@@ -266,7 +266,7 @@ func servicenow(s *session, ref Ref, c Comment) []step {
 			return some(ctx, "/api/now/table/sys_journal_field?sysparm_limit=1&sysparm_fields=sys_id&sysparm_query=element_id=", "%5EvalueLIKE"+name)
 		},
 		do: func(ctx context.Context) error {
-			return s.json(ctx, http.MethodPatch, "/api/now/table/incident/"+id, map[string]string{"work_notes": named(c)}, nil)
+			return s.json(ctx, http.MethodPatch, "/api/now/table/incident/"+id, map[string]string{"work_notes": journalText(named(c))}, nil)
 		},
 	}}
 }

@@ -232,7 +232,7 @@ func TestAttach(t *testing.T) {
 				if len(s.files) != 1 || !bytes.Equal(s.files[sample.Name], sample.Data) {
 					t.Errorf("%d files, %d bytes", len(s.files), len(s.files[sample.Name]))
 				}
-				if len(s.comments) != 1 || !strings.HasPrefix(s.comments[0], sample.Text) {
+				if len(s.comments) != 1 || !strings.Contains(s.comments[0], sample.Text) {
 					t.Errorf("comments: %q", s.comments)
 				}
 			})
