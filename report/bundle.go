@@ -30,7 +30,7 @@ const (
 	maxUnpacked   = 128 << 20
 	maxFiles      = 1024
 	maxDirectory  = 1 << 20 // bytes of the archive's table of contents
-	maxObjects    = 40_000  // JSON objects, and elements of lists, of the cases and the verdict
+	maxObjects    = 32_000  // JSON objects, and elements of lists, of the cases and the verdict
 	maxTop        = 10_000  // of these, elements of its own lists: events and namespaces
 )
 

@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"github.com/pathtrace/pathtrace/verdict"
 )
@@ -25,15 +27,30 @@ func IsBundle(head []byte) bool { return bytes.HasPrefix(head, []byte("PK")) }
 // SHA-256 that the manifest gives. It writes nothing, and holds less than 64 MiB.
 // Errors are one line.
 func ReadBundle(r io.ReaderAt, size int64) (Saved, error) {
-	// Lists grow by copies while they are decoded. What is left behind shall not lie
-	// until there is as much of it as of what is held: the collector runs sooner meanwhile.
-	defer debug.SetGCPercent(debug.SetGCPercent(10))
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(32 << 20))
+	reading.Lock()
+	defer reading.Unlock()
+	defer sparing()()
 	s, err := readBundle(r, size)
 	if err != nil {
 		return Saved{}, fmt.Errorf("not a sound bundle: %w", err)
 	}
 	return s, nil
+}
+
+// reading is held by who reads a bundle: the bound on memory is for the process, and so is what sparing sets.
+var reading sync.Mutex
+
+// sparing makes the collector run sooner, until the function that it returns is called: lists grow by
+// copies while they are decoded, and by default what is left behind lies until there is as much of it as of what is held.
+func sparing() func() {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	percent := debug.SetGCPercent(10)
+	limit := debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + 24<<20)
+	return func() {
+		debug.SetMemoryLimit(limit)
+		debug.SetGCPercent(percent)
+	}
 }
 
 func readBundle(r io.ReaderAt, size int64) (Saved, error) {
@@ -268,8 +285,8 @@ func (n *counter) file(f File) error {
 	for _, b := range f.Data {
 		if begun && b > ' ' {
 			begun = false
-			if b != '{' && b != '[' && b != ']' { // 0 or null takes as much room as {}, where that is expected
-				n.objects++
+			if b != '{' && b != '[' && b != ']' {
+				n.objects += 2 // 0 where {} is expected takes as much room, and an error
 			}
 		}
 		switch {

@@ -45,7 +45,7 @@ func (h *hypertext) picture(lines []line) {
 		last = l.where
 	}
 	h.put("<section><h2>The way of the packet</h2>\n")
-	h.put("<svg class=\"way\" viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">\n", pictureWidth, d.y+4, pictureTitle(h.c, lines))
+	h.put("<svg class=\"way\" preserveAspectRatio=\"xMinYMin\" viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">\n", pictureWidth, d.y+4, pictureTitle(h.c, lines))
 	for _, w := range lanes {
 		fmt.Fprintf(h, "<line class=\"lane\" x1=\"%d\" x2=\"%d\" y1=\"0\" y2=\"%d\"/>\n", x(w), x(w), d.y)
 	}

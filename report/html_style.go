@@ -65,7 +65,7 @@ table.way td{border:0;padding:0}table.way tr.died{padding:.3rem .4rem}table.way 
 :root{--bg:#fff;--fg:#000;--dim:#444;--edge:#bbb;--box:#f4f4f4;--bad:#a00;--badbg:#fbeaea;--good:#063;--goodbg:#eaf5ee;--unsure:#740;--unsurebg:#fdf5e4;--track:#246}
 body{font-size:11pt}main{max-width:none;padding:0}
 section,.verdict,tr{break-inside:avoid}section:has(table.way){break-inside:auto}h2{break-after:avoid}
-svg.way{max-width:13cm}
+svg.way{max-width:11cm;max-height:24cm}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 }
 `

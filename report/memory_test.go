@@ -82,7 +82,7 @@ func worst(t *testing.T) map[string][]byte {
 	events := list(`"events":[`, `{"packet":{}}`, maxTop-1, `]`)
 	sockets := list(`"namespaces":[{"sockets":{"items":[`, `{}`, maxObjects/2-100, `]}}]`)
 	decisions := list(`"namespaces":[{"libwrap":{"items":[`, `{}`, maxObjects/2-100, `]}}]`)
-	zeros := list(`"namespaces":[{"libwrap":{"items":[`, `0`, maxObjects/2-100, `]}}]`)
+	zeros := list(`"namespaces":[{"libwrap":{"items":[`, `0`, maxObjects/3-100, `]}}]`)
 	full := func(e entry) entry {
 		inner := string(e.data[len(`{"format_version":"1.0",`) : len(e.data)-1])
 		return caseWith(inner + `,"unseen":["` + sized(maxBundleCase-len(e.data)-400) + `"]`)
@@ -104,9 +104,9 @@ func worst(t *testing.T) map[string][]byte {
 		"zeros and words":     archive(t, full(zeros)),
 		"namespaces, sockets": archive(t, full(list(`"namespaces":[`, `{"sockets":{"items":[null,null]}}`, maxTop-2, `]`))),
 		"sockets":             archive(t, sockets),
-		"nulls":               archive(t, list(`"namespaces":[{"sockets":{"items":[`, `null`, maxObjects/2-100, `]}}]`)),
+		"nulls":               archive(t, list(`"namespaces":[{"sockets":{"items":[`, `null`, maxObjects/3-100, `]}}]`)),
 		"chains":              archive(t, list(`"namespaces":[{"chains":{"items":[`, `{"rules":[null]}`, maxObjects/4-100, `]}}]`)),
-		"processes":           archive(t, list(`"namespaces":[{"processes":{"items":[`, `null`, maxObjects/2-100, `]}}]`)),
+		"processes":           archive(t, list(`"namespaces":[{"processes":{"items":[`, `null`, maxObjects/3-100, `]}}]`)),
 		"words":               archive(t, caseWith(`"unseen":["`+sized(maxBundleCase-200)+`"]`)),
 		"words of no meaning": archive(t, caseWith(`"later":["`+sized(maxBundleCase-200)+`"]`)),
 		"escapes":             archive(t, caseWith(`"unseen":["`+strings.Repeat(`\u2028`, maxBundleCase/6-200)+`"]`)),
