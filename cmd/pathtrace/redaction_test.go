@@ -68,8 +68,8 @@ func forms(a netip.Addr) []string {
 
 var addressLike = regexp.MustCompile(`(?i)\b\d{1,3}(?:\.\d{1,3}){3}\b|[0-9a-f]*:[0-9a-f:]*:[0-9a-f.:]*[0-9a-f]`)
 
-// addressesIn are the addresses in some JSON that tell whose network it is.
-func addressesIn(data []byte) map[netip.Addr]bool {
+// originalsIn are the addresses in some JSON that tell whose network it is.
+func originalsIn(data []byte) map[netip.Addr]bool {
 	all := map[netip.Addr]bool{}
 	for _, s := range addressLike.FindAllString(string(data), -1) {
 		a, err := netip.ParseAddr(s)
@@ -116,7 +116,7 @@ func TestRedactedBundleOfEveryCause(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			addresses := addressesIn(whole)
+			addresses := originalsIn(whole)
 			p, err := pack([]result{{c, want}}, 0, toolsOf(addresses), true)
 			if err != nil {
 				t.Fatal(err)
