@@ -63,18 +63,28 @@ func (h *hypertext) ended(lines []line) []line {
 		return lines
 	}
 	end := line{where: place(h.v.Where.At(h.c)), station: h.v.Cause, text: h.summary(), mark: "✗", assumed: true}
-	last := func(l line) bool { return l.where == end.where }
+	at := lastOf(lines, func(l line) bool { return l.where == end.where })
 	if strings.HasPrefix(h.v.Cause, "remote-") {
 		end.where = beyond
-		last = func(l line) bool { return strings.HasPrefix(l.station, "out ") }
-	}
-	for i := len(lines) - 1; i >= 0; i-- {
-		if lines[i].at != untimed && last(lines[i]) {
-			end.at = lines[i].at
-			return slices.Insert(slices.Clone(lines), i+1, end)
+		if left := lastOf(lines, func(l line) bool { return strings.HasPrefix(l.station, "out ") }); left >= 0 {
+			at = left
 		}
 	}
-	return lines
+	if at < 0 {
+		return lines
+	}
+	end.at = lines[at].at
+	return slices.Insert(slices.Clone(lines), at+1, end)
+}
+
+// lastOf returns where the last timed station is of which is holds, or -1.
+func lastOf(lines []line, is func(line) bool) int {
+	for i := len(lines) - 1; i >= 0; i-- {
+		if lines[i].at != untimed && is(lines[i]) {
+			return i
+		}
+	}
+	return -1
 }
 
 func pictureTitle(c *evidence.Case, lines []line) string {
