@@ -34,7 +34,7 @@ caption{text-align:left;color:var(--dim);padding:.4rem 0}
 th{text-align:left;color:var(--dim);font-weight:500}
 td,th{padding:.25rem .6rem .25rem 0;vertical-align:top;border-bottom:1px solid var(--edge)}
 table.way td{max-width:16rem}table.way td.what{max-width:none}
-td.when{white-space:nowrap;text-align:right;color:var(--dim);font-variant-numeric:tabular-nums}
+table.hops th{white-space:nowrap}td.when{white-space:nowrap;text-align:right;color:var(--dim);font-variant-numeric:tabular-nums}
 tr.died{background:var(--badbg)}tr.died td,tr.died td.when{color:var(--bad);font-weight:600}
 tr.fine td:first-child{color:var(--good)}tr.open td:first-child{color:var(--unsure)}
 .note{border:1px solid var(--edge);border-radius:6px;background:var(--box);padding:.6rem .8rem}
