@@ -59,11 +59,16 @@ func decide(c *evidence.Case) *Verdict {
 		return v
 	}
 	if success(c) {
-		v := ask(c, nil)
-		if v == nil {
+		lost := unrecovered(c, all)
+		over := slices.DeleteFunc(slices.Clone(all), func(e *evidence.Event) bool { return slices.Contains(lost, e) })
+		v := stalled(c, lost)
+		if v != nil {
+			lost = nil // it is about these
+		} else if v = ask(c, nil); v == nil {
 			return unexplained(c, nil)
 		}
-		noteEarlier(c, v, all, "; a later copy passed")
+		noteEarlier(c, v, over, "; a later copy passed")
+		noteEarlier(c, v, lost, "; no later copy was seen to pass")
 		return v
 	}
 	if handshakeDone(c) {

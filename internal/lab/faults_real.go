@@ -7,7 +7,7 @@ import "slices"
 // realFaults are rulesets as people and their programs write them, where the
 // words, the order or the way through the chains mislead.
 func realFaults() []Fault {
-	return slices.Concat(misleadingWords(), leavingBase(), bothWays())
+	return slices.Concat(misleadingWords(), leavingBase(), bothWays(), connectedOnly())
 }
 
 // misleadingWords have the names of verdicts in places that decide nothing.
@@ -75,5 +75,25 @@ func bothWays() []Fault {
 		nftFault("nft-before-established", "firewall-drop", "the router drops it before it lets established connections pass", Router, "FORWARD", `
 			table inet transit { chain pass { type filter hook forward priority filter; policy accept; meta l4proto tcp drop; ct state established accept; }; }`,
 			inet("transit", 1, "tcp drop", "pass")),
+		iptablesFault("nft", "any-port", "firewall-drop", "the router drops whatever has ports, answers too", Router, "FORWARD", `
+			-A FORWARD -p udp -j ACCEPT
+			-A FORWARD -p tcp -m multiport --dports 1:65535 -j DROP`, "filter", 2, "-j DROP", "FORWARD"),
+	)
+}
+
+// connectedOnly let the client connect, and stop what follows.
+func connectedOnly() []Fault {
+	dropped := func(name, summary, what string) []Fault {
+		all := nftFault(name, "firewall-drop", summary, Router, "FORWARD", `
+			table inet transit { chain pass { type filter hook forward priority filter; policy accept; iifname "lan0" tcp dport %port `+what+` drop; }; }`,
+			inet("transit", 1, "tcp flags", "pass"))
+		for i := range all {
+			all[i].Sees = []error{nil}
+		}
+		return all
+	}
+	return slices.Concat(
+		dropped("nft-last-ack", "the router drops the last segment of the handshake", "tcp flags & (fin | syn | rst | psh | ack) == ack"),
+		with(dropped("nft-data", "the router drops what the client says", "tcp flags & (syn | psh) == psh"), "--send", "hello", "-w", "1s"),
 	)
 }
