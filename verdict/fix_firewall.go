@@ -90,7 +90,7 @@ func allow(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *Verdic
 		return nil
 	}
 	flows := []flow{f}
-	if meetsReplies(c, e, n, r, d, f) && repliesToo(n, r, d) {
+	if meetsReplies(c, e, n, r, d, f) && repliesToo(e, n, r, d) {
 		flows = append(flows, f.reversed())
 	}
 	fix := Fix{
@@ -115,6 +115,14 @@ func allow(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *Verdic
 		return nil
 	}
 	return []Fix{fix}
+}
+
+// answerTo is a packet of the other way, as far as rules look at it; nil where p is nil.
+func answerTo(p *evidence.Packet) *evidence.Packet {
+	if p == nil {
+		return nil
+	}
+	return &evidence.Packet{Family: p.Family, Protocol: p.Protocol, Source: p.Dest, Dest: p.Source, SPort: p.DPort, DPort: p.SPort}
 }
 
 func (f flow) service() string {
@@ -209,8 +217,8 @@ func baseOf(n *evidence.Namespace, r *Rule) *evidence.Chain {
 // repliesToo reports whether the rule or policy would stop replies that pass the
 // same chain as well: no rule before it lets established connections through,
 // and the rule does not look at what tells one way from the other.
-func repliesToo(n *evidence.Namespace, r *Rule, d *decision) bool {
-	if readRule(r.Backend, r.Text).oneWay() && !d.step.Rule.Policy {
+func repliesToo(e *evidence.Event, n *evidence.Namespace, r *Rule, d *decision) bool {
+	if readRule(r.Backend, r.Text).oneWay(answerTo(e.Packet)) && !d.step.Rule.Policy {
 		return false
 	}
 	for i, chain := range r.Path {

@@ -6,10 +6,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/pathtrace/pathtrace/evidence"
 )
 
 // ruleText is a rule as its tool prints it, without what its author is free to
-// write: comments, log prefixes, search strings and, of iptables, the chain it stands in.
+// write: comments, log prefixes, search strings and, of iptables, the chain it stands in;
+// and without one device as that of both arrival and departure, which holds both ways.
 type ruleText struct {
 	iptables bool
 	words    string
@@ -19,7 +22,7 @@ type ruleText struct {
 func readRule(backend, text string) ruleText {
 	if !strings.HasPrefix(backend, "iptables") {
 		// nft knows no escape within quotes; extensions of iptables are printed as xt target "REJECT"
-		return ruleText{words: nftQuoted.ReplaceAllStringFunc(text, func(s string) string {
+		return ruleText{words: nftQuoted.ReplaceAllStringFunc(sameDevice(text), func(s string) string {
 			if strings.HasPrefix(s, "xt ") {
 				return strings.ReplaceAll(s, `"`, "")
 			}
@@ -35,7 +38,7 @@ func readRule(backend, text string) ruleText {
 			words[i+1] = `""`
 		}
 	}
-	return ruleText{iptables: true, words: strings.Join(words, " ")}
+	return ruleText{iptables: true, words: sameDevice(strings.Join(words, " "))}
 }
 
 var (
@@ -90,8 +93,38 @@ func (t ruleText) mayPass() bool { return passing.MatchString(t.words) }
 
 var oneWay = regexp.MustCompile(`dport|flags|--syn|saddr|daddr|\bnew\b|\bNEW\b|iif|oif|(^|\s)-[iosd] `)
 
-// oneWay reports whether the rule looks at what tells one way of an exchange from the other.
-func (t ruleText) oneWay() bool { return oneWay.MatchString(t.words) }
+// oneWay reports whether the rule looks at what tells one way of an exchange
+// from the other. back is a packet of the other way, whose addresses and ports
+// decide what they can; nil where it is not known.
+func (t ruleText) oneWay(back *evidence.Packet) bool {
+	words := t.words
+	var open strings.Builder
+	for words != "" {
+		term := simple.FindString(words)
+		if term == "" {
+			term, _, _ = strings.Cut(words, " ")
+			open.WriteString(term + " ")
+		} else if a := holds(term, back); a == no {
+			return true
+		} else if a == unknown {
+			open.WriteString(term)
+		}
+		words = strings.TrimLeft(words[len(term):], " ")
+	}
+	return oneWay.MatchString(open.String())
+}
+
+var devices = regexp.MustCompile(`(! )?-i (\S+) (! )?-o (\S+)|iif(?:name)? (!= )?(\S+) oif(?:name)? (!= )?(\S+)`)
+
+// sameDevice leaves out that one device must be both that of arrival and that of departure.
+func sameDevice(words string) string {
+	return devices.ReplaceAllStringFunc(words, func(s string) string {
+		if m := devices.FindStringSubmatch(s); m[1] == m[3] && m[2] == m[4] && m[5] == m[7] && m[6] == m[8] {
+			return ""
+		}
+		return s
+	})
+}
 
 var established = regexp.MustCompile(`\bestablished\b.*\baccept\b|ESTABLISHED.*-j ACCEPT`)
 
