@@ -50,12 +50,19 @@ func wrapped(e *evidence.Event) bool {
 	return false
 }
 
+// inBridge reports whether a chain of the bridge family freed the packet of e.
+// Those of other families see bridged packets too, by br_netfilter.
+func inBridge(e *evidence.Event) bool { return calledBy(e, "nft_do_chain_bridge") }
+
 func ofFamily(h evidence.Hook, e *evidence.Event) bool {
 	if e.Hook == evidence.Ingress || e.Hook == evidence.Egress {
 		return h.Family == "netdev"
 	}
+	if inBridge(e) {
+		return h.Family == "bridge"
+	}
 	if e.Packet != nil && e.Packet.Protocol == "arp" {
-		return h.Family == "arp" && !calledBy(e, "nft_do_chain_bridge")
+		return h.Family == "arp"
 	}
 	if h.Family == "bridge" || h.Family == "arp" || h.Family == "netdev" {
 		return false
@@ -70,6 +77,9 @@ func ofFamily(h evidence.Hook, e *evidence.Event) bool {
 func bracket(c *evidence.Case, e *evidence.Event) (low, high int) {
 	const none = 1 << 32
 	low, high = -none, none
+	if inBridge(e) {
+		return low, high // the observers are of other families, whose priorities are others
+	}
 	mine := func(o *evidence.Event) bool {
 		return o.Kind == evidence.HookPassed && o.Priority != nil && o.Netns == e.Netns && o.Hook == e.Hook
 	}

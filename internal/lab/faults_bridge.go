@@ -81,6 +81,10 @@ func switchFirewalls() []Fault {
 		fault("bridge-reply", "a rule drops the answer as it leaves the bridge", "POSTROUTING", reply,
 			`table bridge frames { chain last { type filter hook postrouting priority 300; policy accept; oifname "up0" tcp sport %port drop; }; }`, bridge(1, "last")),
 		mended(routed),
+		needing(switched("bridge-question", "firewall-drop", "a rule of the bridge family drops the question for the server's link address",
+			Want{Certainty: "inferred", Direction: forward, Role: Switch, Hook: "FORWARD", Rule: bridge(2, "pass")}, func(f int) func(*Lab) error {
+				return nft(Switch, f, `table bridge frames { chain pass { type filter hook forward priority 0; policy accept; ether type ip accept; ether type arp drop; }; }`)
+			}), "nft")[:1],
 	)
 }
 
