@@ -34,7 +34,7 @@ func stalled(c *evidence.Case, lost []*evidence.Event) *Verdict {
 			continue // no answer was awaited
 		}
 		v := ask(c, e)
-		if v == nil || v.Transient && !bearsData(e.Packet) {
+		if v == nil || v.Transient && !speaks(e.Packet) {
 			continue // no copy of that one was awaited either
 		}
 		v.Proof = append(v.Proof, "the client saw "+outcome(c)+", and no copy of this segment was seen to come through")
@@ -47,7 +47,10 @@ func stalled(c *evidence.Case, lost []*evidence.Event) *Verdict {
 // what it bore. That holds for all copies of it, those that were sent before e too.
 func cameThrough(c *evidence.Case, e *evidence.Event) bool {
 	p, way := e.Packet, direction(c, e)
-	data := bearsData(p)
+	data := speaks(p)
+	if data && way == evidence.Forward && c.Probe.Sent > 0 && c.Probe.Acked >= c.Probe.Sent {
+		return true
+	}
 	return slices.ContainsFunc(c.Events, func(o evidence.Event) bool {
 		if o.Kind == evidence.State {
 			return !data && way == evidence.Forward && serverState(c, &o) && o.State.New == "ESTABLISHED"
@@ -59,7 +62,7 @@ func cameThrough(c *evidence.Case, e *evidence.Event) bool {
 		case direction(c, &o) != way:
 			return int32(q.Ack-p.Seq) > 0
 		case o.Kind == evidence.Consume && takenIn.MatchString(o.Function):
-			return int32(q.Seq-p.Seq) >= 0 && (!data || bearsData(q))
+			return int32(q.Seq-p.Seq) >= 0 && (!data || speaks(q))
 		case data:
 			return false
 		case way == evidence.Reply:
@@ -67,14 +70,4 @@ func cameThrough(c *evidence.Case, e *evidence.Event) bool {
 		}
 		return o.Kind == evidence.Transmit && o.Netns == e.Netns // it got further than e
 	})
-}
-
-// bearsData reports whether a TCP segment certainly has a payload: the last one
-// of what was said is pushed, and the others are longer than all headers (RFC 9293: at most 60 bytes) can be.
-func bearsData(p *evidence.Packet) bool {
-	headers := 20 + 60
-	if p.Family == 6 {
-		headers = 40 + 60
-	}
-	return strings.Contains(p.Flags, "P") || p.Length > headers
 }

@@ -27,9 +27,10 @@ func TestDroppedAfterConnect(t *testing.T) {
 		"data":                                 {func(*evidence.Case, *evidence.Event) {}, "firewall-drop"},
 		"data, and the handshake was answered": {answerOf(0), "firewall-drop"},
 		"data that was acknowledged":           {answerOf(1), "reachable"},
-		"data, and an answer came":             {func(c *evidence.Case, _ *evidence.Event) { c.Probe.Outcome = evidence.Answered }, "reachable"},
-		"the last ACK":                         {lastACK(false), "firewall-drop"},
-		"an ACK of an established connection":  {lastACK(true), "reachable"},
+		"data that the client's kernel knows to be acknowledged": {func(c *evidence.Case, _ *evidence.Event) { c.Probe.Acked = c.Probe.Sent }, "reachable"},
+		"data, and an answer came":                               {func(c *evidence.Case, _ *evidence.Event) { c.Probe.Outcome = evidence.Answered }, "reachable"},
+		"the last ACK":                                           {lastACK(false), "firewall-drop"},
+		"an ACK of an established connection":                    {lastACK(true), "reachable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, drop := dataDropped(t)
