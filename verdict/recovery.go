@@ -11,14 +11,14 @@ import (
 
 // unrecovered lists the fates of segments of the connection itself, oldest
 // first, of which nothing shows that what they bore came through in another copy.
-// The handshake's own are never among them: the client is connected.
+// Those of its beginning and end are never among them: the client is connected, and asked for no more.
 func unrecovered(c *evidence.Case, all []*evidence.Event) []*evidence.Event {
 	if c.Probe.Outcome != evidence.Connected {
 		return nil
 	}
 	var out []*evidence.Event
 	for _, e := range all {
-		if carries(e) && e.Packet.Protocol == "tcp" && !strings.Contains(e.Packet.Flags, "S") && !cameThrough(c, e) {
+		if carries(e) && e.Packet.Protocol == "tcp" && !strings.ContainsAny(e.Packet.Flags, "SFR") && !cameThrough(c, e) {
 			out = append(out, e)
 		}
 	}
