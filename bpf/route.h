@@ -11,6 +11,14 @@
 
 __u32 reading; /* our process asks for routes itself, by netlink: not the probe */
 
+/* no lookup of ours, as far as the task and the CPU tell: what most are is told before anything is read */
+static __always_inline int foreign_route(void)
+{
+	struct current_skb *cur = current_skb();
+
+	return !probe.on || !cur || (!cur->skb && bpf_get_current_pid_tgid() >> 32 != probe.tgid);
+}
+
 static __always_inline struct event *event_route(const __u8 *saddr, const __u8 *daddr, __u16 sport, __u16 dport, __u32 iif)
 {
 	struct current_skb *cur;
@@ -73,10 +81,14 @@ int fib_table_lookup(__u64 *ctx)
 {
 	const struct flowi4 *fl = (void *)ctx[1];
 	struct fib_nh_common *nhc = (void *)ctx[2];
-	__u32 s = BPF_CORE_READ(fl, saddr), d = BPF_CORE_READ(fl, daddr);
 	__u8 saddr[16], daddr[16];
 	struct event *e;
+	__u32 s, d;
 
+	if (foreign_route())
+		return 0;
+	s = BPF_CORE_READ(fl, saddr);
+	d = BPF_CORE_READ(fl, daddr);
 	map_v4(saddr, (__u8 *)&s);
 	map_v4(daddr, (__u8 *)&d);
 	e = event_route(saddr, daddr, BPF_CORE_READ(fl, uli.ports.sport), BPF_CORE_READ(fl, uli.ports.dport),
@@ -107,6 +119,8 @@ int fib6_table_lookup(__u64 *ctx)
 	__u8 saddr[16], daddr[16];
 	struct event *e;
 
+	if (foreign_route())
+		return 0;
 	bpf_probe_read_kernel(saddr, 16, &fl->saddr);
 	bpf_probe_read_kernel(daddr, 16, &fl->daddr);
 	e = event_route(saddr, daddr, BPF_CORE_READ(fl, uli.ports.sport), BPF_CORE_READ(fl, uli.ports.dport),
