@@ -5,11 +5,16 @@
 # real Redmine from Debian's packages, in a chroot that is removed afterwards.
 # The servers and the test have a network namespace of their own, with nothing
 # but loopback, and end with the process namespace that they are in.
-# Root, debootstrap and a Debian mirror (DEBIAN_MIRROR) are needed; some 3 minutes.
+# Root and debootstrap are needed, and a Debian mirror: DEBIAN_MIRROR and DEBIAN_SECURITY_MIRROR, else those
+# that this host's apt has for Debian 12, else debootstrap's own. Some 3 minutes.
 set -eu
 
-debian=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-security=${DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}
+# mirror CODENAME prints where apt gets that release from.
+mirror() {
+	apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | sed -n "s/^$1 //p" | head -n 1
+}
+debian=${DEBIAN_MIRROR:-$(mirror bookworm)}
+security=${DEBIAN_SECURITY_MIRROR:-$(mirror bookworm-security)}
 
 outer() {
 	dir=$(mktemp -d /tmp/pathtrace-tickets.XXXXXX)
@@ -28,9 +33,9 @@ quietly() {
 build() {
 	root=$dir/root
 	echo "debootstrap"
-	quietly debootstrap --variant=minbase bookworm "$root" "$debian"
+	quietly debootstrap --variant=minbase bookworm "$root" ${debian:+"$debian"} # which writes sources.list
 	mount -t proc proc "$root/proc"
-	printf 'deb %s bookworm main\ndeb %s bookworm-security main\n' "$debian" "$security" >"$root/etc/apt/sources.list"
+	[ -z "$security" ] || echo "deb $security bookworm-security main" >>"$root/etc/apt/sources.list"
 	printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # start no daemon
 	chmod 755 "$root/usr/sbin/policy-rc.d"
 	chroot "$root" debconf-set-selections <<-'END'
