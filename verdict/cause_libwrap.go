@@ -77,7 +77,12 @@ func servedAfter(c *evidence.Case, a *evidence.Event) bool {
 		case flags == "S.":
 			first, known = e.Packet.Seq+1, true
 		case e.At > a.At && strings.Contains(flags, "P"):
-			return !known || c.Probe.Received > int64(e.Packet.Seq-first)
+			if !known {
+				return true
+			}
+			at := int64(e.Packet.Seq - first)
+			// an error is how a server says that it heeds what libwrap told it
+			return c.Probe.Received > at && !(at < int64(len(c.Probe.Banner)) && errorBanner(c.Probe.Banner[at:]))
 		}
 	}
 	return false

@@ -51,6 +51,15 @@ func TestLibwrap(t *testing.T) {
 				}
 			}
 		}, "libwrap-denied", Observed, true},
+		"and the server's own words of refusal were heard, too": {func(c *evidence.Case, _ *evidence.Event, _ *evidence.WrapDecision) {
+			c.Probe.Outcome, c.Probe.Unmatched, c.Probe.Expected = evidence.Answered, false, true
+			c.Probe.Banner, c.Probe.Received = "members only421 not you", 23
+			for i := range c.Events {
+				if p := c.Events[i].Packet; p != nil && strings.Contains(p.Flags, "P") {
+					p.Seq += 12
+				}
+			}
+		}, "libwrap-denied", Observed, true},
 		"libwrap ends the process": {func(c *evidence.Case, e *evidence.Event, _ *evidence.WrapDecision) {
 			c.Probe.Outcome, c.Probe.Unmatched, c.Probe.Banner, c.Probe.Received = evidence.Answered, false, "220 welcome", 11
 			refuse, wrap := *e, *e.Wrap
