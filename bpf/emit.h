@@ -57,6 +57,7 @@ static __always_inline void event_packet(struct event *e, const struct packet *p
 	e->family = p->family;
 	e->proto = p->t.proto;
 	e->tcp_flags = p->tcp_flags;
+	e->carries = p->carries;
 	e->ttl = p->ttl;
 	e->icmp_type = p->icmp_type;
 	e->icmp_code = p->icmp_code;
@@ -210,8 +211,9 @@ static __always_inline struct event *event_skb(__u8 kind, __u8 direction, struct
 	if (si) {
 		si->netns = e->netns;
 		si->ifindex = e->ifindex;
+		si->identity = p->identity;
 	} else {
-		struct skb_info new = {.netns = e->netns, .ifindex = e->ifindex, .direction = direction};
+		struct skb_info new = {.netns = e->netns, .ifindex = e->ifindex, .direction = direction, .identity = p->identity};
 
 		bpf_map_update_elem(&skbs, &key, &new, BPF_ANY);
 	}

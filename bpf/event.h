@@ -83,7 +83,10 @@ struct event {
 	__u8 icmp_code;
 	__u8 old_state;
 	__u8 new_state;
-	__u8 nud_state;
+	union {
+		__u8 nud_state;	/* KIND_NEIGHBOUR */
+		__u8 carries;	/* of a tunnel's packet: the protocol of ours in it, whose are tcp_flags, seq and ack, or icmp_type and icmp_code */
+	};
 	__u8 count;	/* of moved[] */
 	__u8 xt_flags;
 

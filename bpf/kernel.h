@@ -100,6 +100,7 @@ struct sk_buff {
 	__u32 mark;
 	__be16 protocol;
 	__u16 network_header;
+	__u16 inner_network_header; /* of what a tunnel's packet carries, 0 elsewhere */
 	__u8 pkt_type : 3;
 	__be16 vlan_proto;
 	unsigned char *head;

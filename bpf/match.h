@@ -5,7 +5,9 @@
  * Each packet known by content teaches its tuple; the tuple then tells the
  * packets that follow it. Other probes are known by their tuple from the start;
  * when a translation changes it under way, the buffer's address tells, and the
- * new tuple is learned. Addresses are forgotten with the buffer.
+ * new tuple is learned. Addresses are forgotten with the buffer; some are freed
+ * unseen, and the next packet in them has another identity. A tunnel's packet is
+ * known by the one that it carries.
  */
 #ifndef PATHTRACE_MATCH_H
 #define PATHTRACE_MATCH_H
@@ -44,13 +46,13 @@ struct skb_info {
 	__u8 rank;
 	__u32 hook_netns;
 	__u32 counted_on; /* the CPU, plus one, where the counters of an x_tables table were read before it came to that; 0: none */
-	__u32 pad;
+	__u32 identity; /* of the packet last seen in it */
 	__u64 sock; /* that it is for, as far as it was seen */
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096); /* a buffer that is freed unseen stays until the trace ends */
+	__uint(max_entries, 4096); /* a buffer that is freed unseen (a datagram that was read, since 6.18) stays until the trace ends */
 	__type(key, __u64);
 	__type(value, struct skb_info);
 } skbs SEC(".maps");
@@ -226,7 +228,7 @@ __noinline int match_packet(struct packet *p, __u64 l3, __u32 protocol)
 		if (!d && probe.proto != PROTO_TCP && !p->fragment) {
 			skb = p->skb;
 			si = bpf_map_lookup_elem(&skbs, &skb);
-			if (si) {
+			if (si && si->identity == p->identity) {
 				d = si->direction;
 				learn(&p->t, d);
 			}
@@ -263,21 +265,41 @@ __noinline int match_arp(struct packet *p, __u64 l3)
 	return h[7] == 1 ? next_hop(p->t.daddr) : next_hop(p->t.saddr);
 }
 
-static __always_inline __u8 match_buffer(__u64 skb, __u32 protocol, __u64 l3, struct packet *p)
+/* The same for a tunnel's packet, which carries the one whose network header is at inner. p holds the outer headers then. */
+__noinline int match_carried(struct packet *p, __u64 l3, __u32 protocol, __u64 inner)
 {
+	__u8 version, d;
+
+	if (!p || bpf_probe_read_kernel(&version, 1, (void *)inner))
+		return DIR_NONE;
+	d = match_packet(p, inner, version >> 4 == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6));
+	if (!d)
+		return DIR_NONE;
+	p->carries = p->t.proto;
+	p->fragment = p->more = 0;
+	d = read_headers(p, l3, protocol) ? d : DIR_NONE;
+	p->identity = 0; /* the tunnel's tuple is not to be learned */
+	return d;
+}
+
+static __always_inline __u8 match_buffer(__u64 skb, __u32 protocol, __u64 head, __u16 l3, __u16 inner, struct packet *p)
+{
+	__u8 d;
+
 	p->skb = skb;
 	if (protocol == bpf_htons(ETH_P_ARP))
-		return match_arp(p, l3);
+		return match_arp(p, head + l3);
 	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
 		return DIR_NONE;
-	return match_packet(p, l3, protocol);
+	d = match_packet(p, head + l3, protocol);
+	return d || inner <= l3 ? d : match_carried(p, head + l3, protocol, head + inner);
 }
 
 static __always_inline __u8 match_skb(struct sk_buff *skb, struct packet *p)
 {
 	if (!probe.on)
 		return DIR_NONE;
-	return match_buffer((__u64)skb, skb->protocol, (__u64)skb->head + skb->network_header, p);
+	return match_buffer((__u64)skb, skb->protocol, (__u64)skb->head, skb->network_header, skb->inner_network_header, p);
 }
 
 /* the same for a buffer that the verifier does not know as one */
@@ -287,7 +309,8 @@ static __always_inline __u8 match_address(__u64 address, struct packet *p)
 
 	if (!probe.on)
 		return DIR_NONE;
-	return match_buffer(address, BPF_CORE_READ(skb, protocol), (__u64)BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header), p);
+	return match_buffer(address, BPF_CORE_READ(skb, protocol), (__u64)BPF_CORE_READ(skb, head), BPF_CORE_READ(skb, network_header),
+			    BPF_CORE_READ(skb, inner_network_header), p);
 }
 
 #endif

@@ -298,16 +298,18 @@ static __always_inline void counters_begin(struct xt_cpu *c, __u32 slot, __u64 s
 }
 
 /* the packet's rank in this hook: how many observers it has met before */
-static __always_inline __u8 observer_rank(__u64 skb, __u8 direction, __u32 netns, __u8 pf, __u8 hook)
+static __always_inline __u8 observer_rank(const struct packet *p, __u8 direction, __u32 netns, __u8 pf, __u8 hook)
 {
+	__u64 skb = p->skb;
 	struct skb_info *si = bpf_map_lookup_elem(&skbs, &skb);
 
 	if (!si) {
-		struct skb_info new = {.netns = netns, .direction = direction, .hook_netns = netns, .pf = pf, .hook = hook, .rank = 1};
+		struct skb_info new = {.netns = netns, .direction = direction, .identity = p->identity, .hook_netns = netns, .pf = pf, .hook = hook, .rank = 1};
 
 		bpf_map_update_elem(&skbs, &skb, &new, BPF_ANY);
 		return 0;
 	}
+	si->identity = p->identity;
 	if (si->hook_netns != netns || si->pf != pf || si->hook != hook) {
 		si->hook_netns = netns;
 		si->pf = pf;
@@ -342,7 +344,7 @@ int observe(struct bpf_nf_ctx *ctx)
 	key.netns = BPF_CORE_READ(state, net, ns.inum);
 	key.pf = state->pf;
 	key.hook = state->hook;
-	key.rank = observer_rank((__u64)skb, d, key.netns, key.pf, key.hook);
+	key.rank = observer_rank(&p, d, key.netns, key.pf, key.hook);
 	e = event_bare(KIND_HOOK, d);
 	if (e) {
 		event_packet(e, &p);

@@ -40,6 +40,7 @@ struct packet {
 	__u16 length;
 	__u16 ip_id;
 	__u32 frag_id;
+	__u32 identity; /* of the headers, what no translation of addresses changes */
 	__u8 family;
 	__u8 ttl;
 	__u8 tcp_flags;
@@ -47,6 +48,7 @@ struct packet {
 	__u8 icmp_code;
 	__u8 fragment; /* not the first of its datagram */
 	__u8 more;     /* fragments follow */
+	__u8 carries; /* a tunnel's packet: the protocol of ours that is in it, whose are seq, ack and tcp_flags */
 	__u8 quoted; /* t … ack are those of the packet that an ICMP error quotes */
 };
 
@@ -139,6 +141,7 @@ __noinline __u64 read_headers(struct packet *p, __u64 l3, __u32 protocol)
 		p->length = be16(h + 2);
 		p->ip_id = be16(h + 4);
 		p->frag_id = p->ip_id;
+		p->identity = (__u32)p->ip_id << 16 | p->length;
 		p->fragment = (be16(h + 6) & 0x1fff) != 0;
 		p->more = (h[6] & 0x20) != 0;
 		map_v4(p->t.saddr, h + 12);
@@ -151,6 +154,7 @@ __noinline __u64 read_headers(struct packet *p, __u64 l3, __u32 protocol)
 		p->ttl = h[7];
 		p->t.proto = h[6];
 		p->length = be16(h + 4) + 40;
+		p->identity = be32(h) << 12 ^ p->length; /* the flow label */
 		__builtin_memcpy(p->t.saddr, h + 8, 16);
 		__builtin_memcpy(p->t.daddr, h + 24, 16);
 		off = skip_extensions(p, l3);

@@ -108,6 +108,7 @@ type TracepointNftRun struct {
 		Length   uint16
 		IpId     uint16
 		FragId   uint32
+		Identity uint32
 		Family   uint8
 		Ttl      uint8
 		TcpFlags uint8
@@ -115,7 +116,9 @@ type TracepointNftRun struct {
 		IcmpCode uint8
 		Fragment uint8
 		More     uint8
+		Carries  uint8
 		Quoted   uint8
+		_        [3]byte
 	}
 	Levels [32]struct {
 		_     structs.HostLayout
@@ -146,7 +149,7 @@ type TracepointSkbInfo struct {
 	Rank      uint8
 	HookNetns uint32
 	CountedOn uint32
-	Pad       uint32
+	Identity  uint32
 	Sock      uint64
 }
 
@@ -214,6 +217,7 @@ type TracepointXtCpu struct {
 		Length   uint16
 		IpId     uint16
 		FragId   uint32
+		Identity uint32
 		Family   uint8
 		Ttl      uint8
 		TcpFlags uint8
@@ -221,7 +225,9 @@ type TracepointXtCpu struct {
 		IcmpCode uint8
 		Fragment uint8
 		More     uint8
+		Carries  uint8
 		Quoted   uint8
+		_        [3]byte
 	}
 	Before struct {
 		_        structs.HostLayout

@@ -90,6 +90,22 @@ type Packet struct {
 	Type     *int   `json:"type,omitempty"` // ICMP type and code
 	Code     *int   `json:"code,omitempty"`
 	Fragment bool   `json:"fragment,omitempty"` // not the first fragment: it has no ports
+
+	Carries *Carried `json:"carries,omitempty"` // of a tunnel's packet: the probe's that is in it
+}
+
+// Carried is a packet of the probe's within one that bears a tunnel's addresses.
+type Carried struct {
+	Protocol string `json:"protocol"`        // tcp, udp, icmp, icmpv6
+	Flags    string `json:"flags,omitempty"` // as of Packet
+}
+
+// Inner is what is known of the probe's packet in p, which is that itself where p is no tunnel's.
+func (p *Packet) Inner() *Packet {
+	if p.Carries == nil {
+		return p
+	}
+	return &Packet{Protocol: p.Carries.Protocol, Flags: p.Carries.Flags}
 }
 
 // RuleStep is one decision of a firewall, as its own trace told it.

@@ -149,6 +149,8 @@ func (l *ladder) classify(e *evidence.Event) string {
 
 func class(p *evidence.Packet) string {
 	switch {
+	case p.Carries != nil:
+		return class(p.Inner()) + " in " + strings.ToUpper(p.Protocol)
 	case p.Protocol == "icmp" || p.Protocol == "icmpv6":
 		return "ICMP"
 	case p.Protocol == "udp":
@@ -171,7 +173,10 @@ func class(p *evidence.Packet) string {
 
 // opens reports whether a packet of the class is one of those whose way is told
 // in full: the first of either direction.
-func opens(class string) bool { return class == "SYN" || class == "UDP" }
+func opens(class string) bool {
+	class, _, _ = strings.Cut(class, " in ") // a tunnel's packet
+	return class == "SYN" || class == "UDP"
+}
 
 // first reports whether a forward packet of the class is what the probe sent first.
 func (l *ladder) first(class string) bool {

@@ -273,6 +273,15 @@ func (s *sample) packet() *evidence.Packet {
 			p.Type, p.Code = &t, &c
 		}
 		p.SPort, p.DPort = 0, 0
+	case unix.IPPROTO_UDP:
+	default: // GRE, IP in IP: ports are not what stands there
+		p.SPort, p.DPort = 0, 0
+	}
+	if inner := s.NudState; inner != 0 { // the kernel's side calls it carries
+		p.Carries = &evidence.Carried{Protocol: protocolName(inner)}
+		if inner == unix.IPPROTO_TCP {
+			p.Carries.Flags = tcpFlags(s.TcpFlags)
+		}
 	}
 	return p
 }

@@ -4,6 +4,7 @@ package tracer_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -255,6 +256,67 @@ func TestOthersStayOut(t *testing.T) {
 		}
 		if len(ports) != 1 {
 			t.Errorf("packets from ports %v, want those of the probe alone", ports)
+		}
+	})
+}
+
+// A datagram that was read is freed unseen since Linux 6.18. Whoever's datagram the kernel puts into
+// its buffer next is not the probe's.
+func TestReusedBuffer(t *testing.T) {
+	inNetns(t, func(inode uint32) {
+		var mu sync.Mutex
+		ports := map[int]bool{}
+		tr, err := tracer.Open(tracer.Options{
+			NetnsName: func(uint32) string { return "here" },
+			Take: func(r tracer.Record) {
+				if p := r.Event.Packet; p != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					ports[p.DPort] = true
+				}
+			},
+		})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer tr.Close()
+		// talk sends a datagram to a socket of its own, which reads it.
+		talk := func(prepare func(from, to netip.AddrPort) error) (to netip.AddrPort) {
+			server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+			if err != nil {
+				t.Error(err)
+				return to
+			}
+			defer server.Close()
+			to = server.LocalAddr().(*net.UDPAddr).AddrPort()
+			client, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(to))
+			if err != nil {
+				t.Error(err)
+				return to
+			}
+			defer client.Close()
+			ready := prepare(client.LocalAddr().(*net.UDPAddr).AddrPort(), to)
+			_, sent := client.Write([]byte("x"))
+			_, read := server.Read(make([]byte, 1))
+			if err := errors.Join(ready, sent, read); err != nil {
+				t.Error(err)
+			}
+			return to
+		}
+		ours := talk(func(from, to netip.AddrPort) error {
+			return errors.Join(tr.Watch(tracer.Key{Protocol: unix.IPPROTO_UDP, Target: to}), tr.Follow(unix.IPPROTO_UDP, from, to))
+		})
+		for range 100 {
+			talk(func(netip.AddrPort, netip.AddrPort) error { return nil })
+		}
+		if err := tr.Flush(); err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if len(ports) != 1 || !ports[int(ours.Port())] {
+			t.Errorf("datagrams to ports %v, want those to %d alone", ports, ours.Port())
 		}
 	})
 }

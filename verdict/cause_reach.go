@@ -147,7 +147,7 @@ func served(c *evidence.Case) *evidence.Event {
 	for i := range c.Events {
 		e := &c.Events[i]
 		switch {
-		case e.Kind == evidence.Consume && e.Packet != nil && !resolves(e) && direction(c, e) == evidence.Forward && placed(e) && takenIn.MatchString(e.Function):
+		case e.Kind == evidence.Consume && e.Packet != nil && e.Packet.Carries == nil && !resolves(e) && direction(c, e) == evidence.Forward && placed(e) && takenIn.MatchString(e.Function):
 			if found == nil || found.Kind != evidence.State {
 				found = e
 			}
@@ -197,7 +197,7 @@ func arrivedAtSocket(c *evidence.Case) *evidence.Event {
 		return nil
 	}
 	l := lastForward(c)
-	if l == nil || !placed(l) || l.Kind == evidence.Transmit || l.Kind == evidence.Drop || l.Packet.Protocol != "udp" {
+	if l == nil || !placed(l) || l.Kind == evidence.Transmit || l.Kind == evidence.Drop || l.Packet.Protocol != "udp" || l.Packet.Carries != nil {
 		return nil
 	}
 	n := space(c, l)

@@ -67,7 +67,7 @@ func unheard(c *evidence.Case, server string) (last *evidence.Event) {
 	for i := range c.Events {
 		e := &c.Events[i]
 		p := e.Packet
-		if e.Netns != server || p == nil || p.Protocol != c.Target.Protocol || direction(c, e) != evidence.Reply || e.Kind != evidence.Transmit {
+		if e.Netns != server || p == nil || p.Carries != nil || p.Protocol != c.Target.Protocol || direction(c, e) != evidence.Reply || e.Kind != evidence.Transmit {
 			continue
 		}
 		switch {
@@ -93,7 +93,7 @@ func speaks(p *evidence.Packet) bool {
 func came(c *evidence.Case, e *evidence.Event) bool {
 	for i := range c.Events {
 		o := &c.Events[i]
-		if o.Kind != evidence.Receive || o.Netns != c.Probe.Netns || o.Packet == nil || o.Packet.Protocol != e.Packet.Protocol || direction(c, o) != evidence.Reply {
+		if o.Kind != evidence.Receive || o.Netns != c.Probe.Netns || o.Packet == nil || o.Packet.Carries != nil || o.Packet.Protocol != e.Packet.Protocol || direction(c, o) != evidence.Reply {
 			continue
 		}
 		if o.Packet.Protocol != "tcp" || o.Packet.Seq == e.Packet.Seq && speaks(o.Packet) {

@@ -72,7 +72,12 @@ func findNoListener(c *evidence.Case, e *evidence.Event) *Verdict {
 	}
 	n := space(c, e)
 	v.Proof = append(v.Proof, fmt.Sprintf("of the %d sockets of %s none listens on %d/%s", len(n.Sockets.Items), name(e.Netns), w.port, w.protocol))
-	v.Summary = fmt.Sprintf("%s: nothing listens on %s/%s in %s%s", target(c), endpoint(w.addr.String(), w.port), w.protocol, name(e.Netns), natted(v))
+	at := fmt.Sprintf("%s/%s in %s", endpoint(w.addr.String(), w.port), w.protocol, name(e.Netns))
+	if e.Packet != nil && e.Packet.Carries != nil {
+		v.Summary = fmt.Sprintf("%s: nothing takes the tunnel's packets at %s", target(c), at)
+		return v
+	}
+	v.Summary = fmt.Sprintf("%s: nothing listens on %s%s", target(c), at, natted(v))
 	explainServices(n, v)
 	return v
 }
@@ -127,6 +132,9 @@ func explainSocket(c *evidence.Case, e *evidence.Event, v *Verdict) {
 
 // otherNamespace finds the one other namespace that listens on the port; nothing when several do.
 func otherNamespace(c *evidence.Case, e *evidence.Event, w wanted) (*evidence.Socket, *evidence.Namespace) {
+	if e.Packet != nil && e.Packet.Carries != nil {
+		return nil, nil // both ends of a tunnel listen
+	}
 	var found *evidence.Socket
 	var in *evidence.Namespace
 	for i := range c.Namespaces {

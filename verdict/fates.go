@@ -74,6 +74,7 @@ func secondary(c *evidence.Case, e *evidence.Event) bool {
 	if p == nil {
 		return false
 	}
+	p = p.Inner()
 	if c.Target.Protocol != "icmp" && strings.HasPrefix(p.Protocol, "icmp") || resolves(e) {
 		return true
 	}

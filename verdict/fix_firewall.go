@@ -19,9 +19,14 @@ type flow struct {
 	protocol string
 	sport    int // matched when not 0
 	dport    int
+	tunnel   bool // it carries the exchange, and has the same destination port both ways
 }
 
 func (f flow) reversed() flow {
+	if f.tunnel {
+		f.from, f.to = f.to, f.from
+		return f
+	}
 	return flow{from: f.to, to: f.from, protocol: f.protocol, sport: f.dport, dport: f.sport}
 }
 
@@ -29,7 +34,7 @@ func (f flow) reversed() flow {
 func flowOf(c *evidence.Case, e *evidence.Event) (flow, bool) {
 	f := flow{protocol: c.Target.Protocol}
 	if e.Packet != nil {
-		f.protocol = e.Packet.Protocol
+		f.protocol, f.tunnel = e.Packet.Protocol, e.Packet.Carries != nil
 	}
 	var ok, ok2 bool
 	var sport, dport int
@@ -40,8 +45,8 @@ func flowOf(c *evidence.Case, e *evidence.Event) (flow, bool) {
 	}
 	switch {
 	case f.protocol != "tcp" && f.protocol != "udp":
-		return f, f.protocol == "icmp" || f.protocol == "icmpv6"
-	case direction(c, e) == evidence.Reply:
+		return f, f.protocol == "icmp" || f.protocol == "icmpv6" || f.tunnel
+	case direction(c, e) == evidence.Reply && !f.tunnel:
 		f.sport = sport
 	default:
 		f.dport = dport
@@ -117,12 +122,17 @@ func allow(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *Verdic
 	return []Fix{fix}
 }
 
-// answerTo is a packet of the other way, as far as rules look at it; nil where p is nil.
+// answerTo is a packet of the other way, as far as rules look at it; nil where p is nil. A tunnel's
+// goes to the same port, from one that each end chooses (RFC 7348, 5; RFC 8926, 3.3).
 func answerTo(p *evidence.Packet) *evidence.Packet {
 	if p == nil {
 		return nil
 	}
-	return &evidence.Packet{Family: p.Family, Protocol: p.Protocol, Source: p.Dest, Dest: p.Source, SPort: p.DPort, DPort: p.SPort}
+	back := &evidence.Packet{Family: p.Family, Protocol: p.Protocol, Source: p.Dest, Dest: p.Source, SPort: p.DPort, DPort: p.SPort, Carries: p.Carries}
+	if p.Carries != nil {
+		back.SPort, back.DPort = p.SPort, p.DPort
+	}
+	return back
 }
 
 func (f flow) service() string {
@@ -220,6 +230,9 @@ func baseOf(n *evidence.Namespace, r *Rule) *evidence.Chain {
 func repliesToo(e *evidence.Event, n *evidence.Namespace, r *Rule, d *decision) bool {
 	if readRule(r.Backend, r.Text).oneWay(answerTo(e.Packet)) && !d.step.Rule.Policy {
 		return false
+	}
+	if e.Packet != nil && e.Packet.Carries != nil { // to conntrack each way is a flow of its own
+		return true
 	}
 	for i, chain := range r.Path {
 		for _, k := range n.Chains.Items {

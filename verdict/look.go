@@ -26,38 +26,17 @@ func start(c *evidence.Case, e *evidence.Event, certainty Certainty) *Verdict {
 // nat returns the translation of the destination that e's packet had undergone, or nil.
 func nat(c *evidence.Case, e *evidence.Event) *NATRef {
 	p := e.Packet
-	if p == nil || c.Target.Port == 0 || p.Protocol != c.Target.Protocol {
+	if p == nil || p.Carries != nil || c.Target.Port == 0 || p.Protocol != c.Target.Protocol {
 		return nil
 	}
 	addr, port := p.Dest, p.DPort
 	if direction(c, e) == evidence.Reply {
 		addr, port = p.Source, p.SPort
 	}
-	if port == 0 || sameAddr(addr, c.Target.Address) && port == c.Target.Port || encapsulated(c, e) {
+	if port == 0 || sameAddr(addr, c.Target.Address) && port == c.Target.Port {
 		return nil
 	}
 	return &NATRef{From: endpoint(c.Target.Address, c.Target.Port), To: endpoint(addr, port)}
-}
-
-// encapsulated reports whether e's packet carries ours in a tunnel: it was
-// shorter, and bore other addresses, when its buffer was seen before. A
-// translation leaves the length as it is.
-func encapsulated(c *evidence.Case, e *evidence.Event) bool {
-	inside := false
-	for i := range c.Events {
-		o := &c.Events[i]
-		if o == e || o.At > e.At {
-			break
-		}
-		switch {
-		case e.SKB == "" || o.SKB != e.SKB:
-		case isEnd(o):
-			inside = false
-		case carries(o) && o.Packet.Length < e.Packet.Length && !sameAddr(o.Packet.Dest, e.Packet.Dest):
-			inside = true
-		}
-	}
-	return inside
 }
 
 // space returns the configuration of the event's namespace; nil when the kernel did not name it or nothing was read there.

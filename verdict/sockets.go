@@ -21,6 +21,9 @@ type wanted struct {
 func wantedAt(c *evidence.Case, e *evidence.Event, n *evidence.Namespace) (wanted, bool) {
 	a, port, ok := destination(c, e)
 	w := wanted{protocol: c.Target.Protocol, addr: a, port: port, devices: []string{e.Device}}
+	if e.Packet != nil && e.Packet.Carries != nil {
+		w.protocol = e.Packet.Protocol
+	}
 	if l := link(n, e.Device); l != nil && l.Master != "" {
 		w.devices = append(w.devices, l.Master)
 	}

@@ -59,9 +59,8 @@ func placed(e *evidence.Event) bool {
 	return own != ""
 }
 
-// packet names the event's packet: SYN, SYN-ACK, datagram …
-func packet(e *evidence.Event) string {
-	p := e.Packet
+// packet names a packet: SYN, SYN-ACK, datagram …
+func packet(p *evidence.Packet) string {
 	if p == nil {
 		return "packet"
 	}
@@ -108,10 +107,14 @@ func whose(c *evidence.Case, e *evidence.Event) string {
 	if e.Packet != nil && e.Packet.Protocol == "arp" {
 		return "the ARP request"
 	}
-	if direction(c, e) == evidence.Reply {
-		return "the reply (" + packet(e) + ")"
+	p, in := e.Packet, ""
+	if p != nil && p.Carries != nil {
+		p, in = p.Inner(), "the tunnel's packet with "
 	}
-	return "our " + packet(e)
+	if direction(c, e) == evidence.Reply {
+		return in + "the reply (" + packet(p) + ")"
+	}
+	return in + "our " + packet(p)
 }
 
 // died tells a fate in the kernel's own words.

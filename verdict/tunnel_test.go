@@ -12,27 +12,41 @@ import (
 
 // A packet that carries ours in a tunnel bears other addresses, but nothing was translated.
 func TestNATInTunnel(t *testing.T) {
-	seen := func(at int64, kind evidence.Kind, dest string, port, length int) evidence.Event {
-		return evidence.Event{At: at, Kind: kind, Netns: "s", Direction: evidence.Forward, SKB: "a",
-			Packet: &evidence.Packet{Family: 4, Protocol: "udp", Source: "10.0.0.1", Dest: dest, SPort: 40000, DPort: port, Length: length}}
-	}
 	for name, test := range map[string]struct {
-		before []evidence.Event
-		length int
-		want   *NATRef
+		carries *evidence.Carried
+		want    *NATRef
 	}{
-		"translated":   {[]evidence.Event{seen(1, evidence.Receive, "10.9.0.2", 53, 29)}, 29, &NATRef{From: "10.9.0.2:53", To: "10.0.0.2:4789"}},
-		"encapsulated": {[]evidence.Event{seen(1, evidence.Transmit, "10.9.0.2", 53, 29)}, 79, nil},
-		"another packet in the buffer": {[]evidence.Event{seen(1, evidence.Transmit, "10.9.0.2", 53, 29), seen(2, evidence.Consume, "10.9.0.2", 53, 29)}, 79,
-			&NATRef{From: "10.9.0.2:53", To: "10.0.0.2:4789"}},
+		"translated":   {nil, &NATRef{From: "10.9.0.2:53", To: "10.0.0.2:4789"}},
+		"encapsulated": {&evidence.Carried{Protocol: "udp"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &evidence.Case{Target: evidence.Target{Address: "10.9.0.2", Port: 53, Protocol: "udp"}}
-			c.Events = append(test.before, seen(9, evidence.Drop, "10.0.0.2", 4789, test.length))
-			if diff := cmp.Diff(test.want, nat(c, &c.Events[len(c.Events)-1])); diff != "" {
+			c.Events = []evidence.Event{{At: 9, Kind: evidence.Drop, Netns: "s", Direction: evidence.Forward, SKB: "a",
+				Packet: &evidence.Packet{Family: 4, Protocol: "udp", Source: "10.0.0.1", Dest: "10.0.0.2", SPort: 40000, DPort: 4789, Carries: test.carries}}}
+			if diff := cmp.Diff(test.want, nat(c, &c.Events[0])); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Where nothing takes a tunnel's packets, neither the probe's port nor the other end of the tunnel is what is missed.
+func TestTunnelEnd(t *testing.T) {
+	c := &evidence.Case{Target: evidence.Target{Address: "10.9.0.2", Port: 80, Protocol: "tcp"}}
+	c.Probe.Outcome, c.Probe.Netns = evidence.Timeout, "c"
+	c.Events = []evidence.Event{{At: 3, Kind: evidence.Drop, Netns: "s", Device: "vb", Direction: evidence.Forward, Reason: "NO_SOCKET", Function: "__udp4_lib_rcv", SKB: "a",
+		Packet: &evidence.Packet{Family: 4, Protocol: "udp", Source: "10.0.0.1", Dest: "10.0.0.2", SPort: 40000, DPort: 4789, Carries: &evidence.Carried{Protocol: "tcp", Flags: "S"}}}}
+	listen := func(protocol, state, local string) evidence.Socket {
+		return evidence.Socket{Protocol: protocol, Family: 4, State: state, Local: local}
+	}
+	c.Namespaces = []evidence.Namespace{
+		{Name: "s", Sockets: evidence.Have([]evidence.Socket{listen("tcp", "LISTEN", "0.0.0.0:80"), listen("tcp", "LISTEN", "0.0.0.0:4789")})},
+		{Name: "c", Sockets: evidence.Have([]evidence.Socket{listen("udp", "UNCONN", "0.0.0.0:4789")})},
+	}
+	v := Judge(c)
+	want := "10.9.0.2:80/tcp: nothing takes the tunnel's packets at 10.0.0.2:4789/udp in s"
+	if v.Cause != "no-listener" || v.Certainty != Observed || v.Summary != want {
+		t.Errorf("%s %s %q, want no-listener observed %q", v.Cause, v.Certainty, v.Summary, want)
 	}
 }
 

@@ -115,8 +115,11 @@ func visitsOf(events []evidence.Event, protocol string) map[string][]visit {
 }
 
 // traced reports whether the trace rules match a packet: those of the probe's
-// own protocol, not the address requests and ICMP errors that they cause.
+// own protocol, not the address requests and ICMP errors that they cause, nor a tunnel's.
 func traced(p *evidence.Packet, protocol string) bool {
+	if p.Carries != nil {
+		return false
+	}
 	if protocol == "icmp" {
 		return p.Type != nil && (p.Protocol == "icmp" && (*p.Type == 0 || *p.Type == 8) || p.Protocol == "icmpv6" && (*p.Type == 128 || *p.Type == 129))
 	}

@@ -13,9 +13,15 @@ import (
 // present is what of our packets was seen in one namespace.
 type present struct {
 	flows    []flow
-	ports    []uint16 // forward destination ports: what a server must listen on
+	ports    []port // where packets went to: what a server must listen on
 	routes   int      // routing events
 	unrouted bool     // a routing table refused a packet, or there was no route
+}
+
+// port is one of a transport protocol, tcp or udp.
+type port struct {
+	protocol string
+	number   uint16
 }
 
 // flow is the addresses of a packet, as the namespace saw them.
@@ -33,11 +39,6 @@ func packetsIn(c *evidence.Case, name string) present {
 		}
 	}
 	target, _ := netip.ParseAddr(c.Target.Address)
-	port := func(n uint16) {
-		if !slices.Contains(p.ports, n) {
-			p.ports = append(p.ports, n)
-		}
-	}
 	if name == c.Probe.Netns {
 		add(flow{dest: target, mark: c.Probe.Mark})
 	}
@@ -49,7 +50,7 @@ func packetsIn(c *evidence.Case, name string) present {
 			p.routes++
 			p.unrouted = p.unrouted || e.Route.Errno != ""
 		}
-		if e.Packet == nil || !traced(e.Packet, c.Target.Protocol) {
+		if e.Packet == nil || !traced(e.Packet, c.Target.Protocol) && e.Packet.Carries == nil {
 			continue
 		}
 		src, err1 := netip.ParseAddr(e.Packet.Source)
@@ -57,8 +58,9 @@ func packetsIn(c *evidence.Case, name string) present {
 		if err1 != nil || err2 != nil {
 			continue
 		}
-		if e.Direction == evidence.Forward && c.Target.Port != 0 {
-			port(uint16(e.Packet.DPort))
+		to := port{e.Packet.Protocol, uint16(e.Packet.DPort)}
+		if e.Direction == evidence.Forward && (c.Target.Port != 0 || to.number != 0) && !slices.Contains(p.ports, to) {
+			p.ports = append(p.ports, to)
 		}
 		switch {
 		case e.Kind == evidence.Receive:

@@ -249,7 +249,7 @@ func (g *gatherer) sockets(n *netcfg.Netns, name string, here present, c *eviden
 		return all
 	}
 	for _, p := range here.ports {
-		s := n.Sockets(c.Target.Protocol, p)
+		s := n.Sockets(p.protocol, p.number)
 		items = append(items, s.Items...)
 		if !s.Read() {
 			return evidence.Section[evidence.Socket]{Items: items, Unread: s.Why()}
