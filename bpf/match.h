@@ -168,34 +168,52 @@ __noinline int match_headers(const struct packet *p)
 	return d;
 }
 
+/* Whether no flow of ours can have the ports at l4. */
+static __always_inline int foreign_ports(const __u8 *l4)
+{
+	__u16 x = *(__u16 *)l4 ^ *(__u16 *)(l4 + 2);
+
+	return !(*seen_byte(x) & 1 << (x & 7));
+}
+
+#define PLAIN_IP(h) ((h)[0] == 0x45 && !(be16((h) + 6) & 0x3fff)) /* fragments may have no ports, options move them */
+
 /*
  * Whether the packet is at first sight none of ours: most of a busy host's are told so
  * by one read, of its headers as they mostly are. It must not be true of any that
- * match_packet() would know.
+ * match_packet() would know. What is read past the end of a short packet is still the
+ * kernel's: skb_shared_info follows.
  */
 static __always_inline int foreign(__u64 l3, __u32 protocol)
 {
 	__u8 h[56], *l4;
 	__u8 proto;
-	__u16 x;
 
+	if (bpf_probe_read_kernel(h, sizeof(h), (void *)l3))
+		return 0;
 	if (protocol == bpf_htons(ETH_P_IP)) {
-		if (bpf_probe_read_kernel(h, 36, (void *)l3) || be16(h + 6) & 0x3fff || h[0] != 0x45)
-			return 0; /* fragments may have no ports, options move them */
+		if (!PLAIN_IP(h))
+			return 0;
 		proto = h[9];
 		l4 = h + 20;
 	} else {
-		if (bpf_probe_read_kernel(h, 56, (void *)l3) || (h[6] != PROTO_TCP && h[6] != PROTO_UDP))
-			return 0; /* extension headers, neighbour discovery */
 		proto = h[6];
 		l4 = h + 40;
+		if (proto != PROTO_TCP && proto != PROTO_UDP)
+			return 0; /* extension headers, neighbour discovery */
+	}
+	if (proto == PROTO_ICMP && probe.proto != PROTO_ICMP) { /* an error quotes the header and the first eight bytes behind it */
+		if (!PLAIN_IP(h + 28))
+			return l4[0] == 0 || l4[0] == 8; /* an echo quotes nothing */
+		if (h[37] != probe.proto)
+			return 1;
+		return foreign_ports(h + 48) && (h[37] != PROTO_TCP || be32(h + 52) - probe.isn >= 65536);
 	}
 	if (proto != probe.proto)
-		return proto != PROTO_ICMP && proto != PROTO_ICMPV6; /* errors quote */
+		return 1;
 	if (proto != PROTO_TCP)
 		return 0;
-	x = *(__u16 *)l4 ^ *(__u16 *)(l4 + 2);
-	return !(*seen_byte(x) & 1 << (x & 7)) && be32(l4 + 4) != probe.isn && be32(l4 + 8) != probe.isn + 1;
+	return foreign_ports(l4) && be32(l4 + 4) != probe.isn && be32(l4 + 8) != probe.isn + 1;
 }
 
 /*
