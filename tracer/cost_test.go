@@ -18,7 +18,9 @@ const (
 	maxPrograms     = 20
 	maxInstructions = 8_000   // of any program
 	maxVerified     = 40_000  // of all programs
-	maxOpenAllocs   = 125_000 // of Open and Close
+	maxOpenAllocs   = 125_000 // of Open
+
+	maxOpenAllocsVM = 220_000 // on a distribution's kernel, whose structures lead to more types
 )
 
 func TestCostOfOpen(t *testing.T) {
@@ -33,8 +35,12 @@ func TestCostOfOpen(t *testing.T) {
 	}
 	defer tr.Close()
 	runtime.ReadMemStats(&after)
-	if n := after.Mallocs - before.Mallocs; n > maxOpenAllocs {
-		t.Errorf("%d allocations to open, the ceiling is %d", n, maxOpenAllocs)
+	limit := uint64(maxOpenAllocs)
+	if os.Getenv("VM_KERNEL") != "" {
+		limit = maxOpenAllocsVM
+	}
+	if n := after.Mallocs - before.Mallocs; n > limit {
+		t.Errorf("%d allocations to open, the ceiling is %d", n, limit)
 	} else {
 		t.Logf("%d allocations to open", n)
 	}
