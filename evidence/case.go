@@ -120,13 +120,15 @@ type Probe struct {
 	Syscall    string    `json:"syscall,omitempty"`
 	Started    time.Time `json:"started"`
 	DurationNS int64     `json:"duration_ns"`
-	TimeoutNS  int64     `json:"timeout_ns"`
-	Banner     string    `json:"banner,omitempty"`    // the first [MaxHeard] bytes at most
-	Sent       int64     `json:"sent,omitempty"`      // bytes handed to the kernel after the handshake
-	Received   int64     `json:"received,omitempty"`  // bytes that came back
-	Expected   bool      `json:"expected,omitempty"`  // an answer was demanded
-	Unmatched  bool      `json:"unmatched,omitempty"` // an answer came that does not fit --expect
-	Cgroup     string    `json:"cgroup,omitempty"`    // the probe's own cgroup v2 path
+	// When connect() succeeded, from the start as DurationNS: what follows is the wait for what the other end makes of it.
+	ConnectedNS int64  `json:"connected_ns,omitempty"`
+	TimeoutNS   int64  `json:"timeout_ns"`
+	Banner      string `json:"banner,omitempty"`    // the first [MaxHeard] bytes at most
+	Sent        int64  `json:"sent,omitempty"`      // bytes handed to the kernel after the handshake
+	Received    int64  `json:"received,omitempty"`  // bytes that came back
+	Expected    bool   `json:"expected,omitempty"`  // an answer was demanded
+	Unmatched   bool   `json:"unmatched,omitempty"` // an answer came that does not fit --expect
+	Cgroup      string `json:"cgroup,omitempty"`    // the probe's own cgroup v2 path
 	// Programs that can refuse connect() in that cgroup, inherited ones included; read when connect() was refused.
 	Programs   *Section[CgroupProgram] `json:"cgroup_programs,omitempty"`
 	Retransmit int                     `json:"retransmits,omitempty"`
@@ -140,4 +142,12 @@ type Probe struct {
 	Mark     uint32    `json:"mark,omitempty"`
 	Device   string    `json:"device,omitempty"` // -i
 	Dialogue *Dialogue `json:"dialogue,omitempty"`
+}
+
+// OutcomeNS is when the outcome came about, in ns from the start.
+func (p *Probe) OutcomeNS() int64 {
+	if p.Outcome == Connected && p.ConnectedNS > 0 {
+		return p.ConnectedNS
+	}
+	return p.DurationNS
 }

@@ -80,6 +80,7 @@ func (t *tcp) Run(ctx context.Context) evidence.Probe {
 	t.run(ctx, &p, func(deadline time.Time) string {
 		outcome := t.connect(ctx, &p, deadline)
 		if outcome == evidence.Connected {
+			p.ConnectedNS = monotonic() - t.start.Load()
 			outcome = t.talk(ctx, &p, deadline)
 		}
 		return outcome

@@ -163,7 +163,7 @@ func (l *ladder) outcome() {
 		}
 		text += ": " + short(strings.TrimRight(p.Banner, "\r\n"), 60)
 	}
-	l.lines = append(l.lines, line{at: p.DurationNS, where: place(p.Netns), station: or(p.Syscall, "connect"), text: text, rank: vital})
+	l.lines = append(l.lines, line{at: p.OutcomeNS(), where: place(p.Netns), station: or(p.Syscall, "connect"), text: text, rank: vital})
 }
 
 func or(s, otherwise string) string {

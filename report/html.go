@@ -99,7 +99,7 @@ func (h *hypertext) banner() {
 	if t := h.c.Probe.Started; !t.IsZero() {
 		h.fact("When", t.UTC().Format("2006-01-02 15:04:05.000 MST"), "")
 	}
-	h.fact("Result", outcomeText(h.c.Probe), "after "+ms(h.c.Probe.DurationNS))
+	h.fact("Result", outcomeText(h.c.Probe), "after "+ms(h.c.Probe.OutcomeNS()))
 	h.put("</dl>\n")
 }
 

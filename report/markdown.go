@@ -148,7 +148,7 @@ func probeLine(c *evidence.Case) string {
 	if !c.Probe.Started.IsZero() {
 		s += ", " + c.Probe.Started.UTC().Format(time.RFC3339)
 	}
-	return s + ", " + code(or(c.Probe.Outcome, "no outcome")) + " after " + ms(c.Probe.DurationNS)
+	return s + ", " + code(or(c.Probe.Outcome, "no outcome")) + " after " + ms(c.Probe.OutcomeNS())
 }
 
 // ruleName says where a rule stands.

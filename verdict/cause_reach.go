@@ -35,7 +35,7 @@ func findReachable(c *evidence.Case, e *evidence.Event) *Verdict {
 	how := ""
 	switch {
 	case success(c):
-		how = fmt.Sprintf("%s after %.2f ms", c.Probe.Outcome, float64(c.Probe.DurationNS)/1e6)
+		how = fmt.Sprintf("%s after %.2f ms", c.Probe.Outcome, float64(c.Probe.OutcomeNS())/1e6)
 	case c.Probe.Outcome != evidence.Silent || c.Probe.Expected || c.Target.Protocol == "icmp": // an echo request awaits its reply
 		return nil
 	case c.Target.Protocol == "tcp" || served(c) != nil && findUnrouted(c, nil) == nil:
