@@ -3,17 +3,22 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/pathtrace/pathtrace/internal/lab"
+	"github.com/pathtrace/pathtrace/netcfg"
 )
 
 // outcomes, and the faults of the lab that give them.
@@ -157,11 +162,50 @@ func size(ctx context.Context, b *bench) error {
 	}
 	t := table{Title: "Size", Head: []string{"what", "value"}}
 	t.Rows = append(t.Rows, []string{"binary without symbols", fmt.Sprintf("%.1f MiB", loaded)})
+	n, err := b.goroutines(ctx)
+	if err != nil {
+		return err
+	}
+	t.Rows = append(t.Rows, []string{"goroutines while the probe waits", strconv.Itoa(n)})
 	b.now.Tables = append(b.now.Tables, t)
 	b.now.target(target{What: "stripped binary", Limit: 12, Unit: "MiB", Measured: loaded,
 		Reason: "packet layers (gopacket), TLS, HTTP and the demo's networks are all in it"})
 	return nil
 }
+
+// goroutines counts those of a trace that awaits a retransmission, by the stacks that the Go runtime prints on SIGQUIT.
+func (b *bench) goroutines(ctx context.Context) (int, error) {
+	f, ok := lab.Find(waits)
+	if !ok {
+		return 0, fmt.Errorf("the lab has no fault %s", waits)
+	}
+	l, err := lab.Start("bench", f)
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	n, err := netcfg.Open(l.Netns(lab.Client))
+	if err != nil {
+		return 0, err
+	}
+	defer n.Close()
+	var stacks bytes.Buffer
+	cmd := exec.CommandContext(ctx, b.pathtrace, f.Arguments(l)...)
+	cmd.Stderr, cmd.Env = &stacks, append(os.Environ(), "GOTRACEBACK=all")
+	if err := n.Start(cmd); err != nil {
+		return 0, err
+	}
+	time.AfterFunc(settled, func() { _ = cmd.Process.Signal(syscall.SIGQUIT) })
+	_ = cmd.Wait() // it is killed
+	count := bytes.Count(stacks.Bytes(), []byte("\ngoroutine "))
+	if count == 0 {
+		return 0, errors.New("pathtrace ended before it was asked for its stacks")
+	}
+	return count, nil
+}
+
+// settled is when the trace of a full queue is under way and its retransmission, after a second, still to come.
+const settled = 700 * time.Millisecond
 
 // loadedSize is the size in MiB of an ELF file without symbols and debugging information, as strip leaves it.
 func loadedSize(name string) (float64, error) {
