@@ -72,10 +72,11 @@ var hookFrames = map[string]string{
 }
 
 // hookOfStack tells in which netfilter hook a packet was freed: the first caller
-// of netfilter's own functions. Empty when none of them is in the stack.
+// of netfilter's own functions. Empty when none of them is in the stack, or the packet
+// went on from there: a bridge and others take it further within a hook of theirs.
 func hookOfStack(stack []string) string {
 	at := slices.IndexFunc(stack, isNetfilter)
-	if at < 0 {
+	if at < 0 || slices.ContainsFunc(stack[:at], func(f string) bool { return hookFrames[f] != "" }) {
 		return ""
 	}
 	for _, f := range stack[at:] {

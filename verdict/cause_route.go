@@ -5,6 +5,7 @@ package verdict
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/pathtrace/pathtrace/evidence"
 )
@@ -122,6 +123,8 @@ func unansweredForWantOfRoute(c *evidence.Case, e *evidence.Event, n *evidence.N
 // errno means that the tables must tell; ok is false for drops of other kinds.
 func dropErrno(c *evidence.Case, e *evidence.Event) (errno string, ok bool) {
 	switch {
+	case tunnelUnrouted(c, e):
+		return "", false // another destination
 	case at(e, "ip_error") && e.Reason == "IP_INNOROUTES", e.Reason == "IP_OUTNOROUTES":
 		return "ENETUNREACH", true
 	case at(e, "ip_error") && e.Reason == "NOT_SPECIFIED":
@@ -142,6 +145,13 @@ func dropErrno(c *evidence.Case, e *evidence.Event) (errno string, ok bool) {
 		return "", true
 	}
 	return "", false
+}
+
+// tunnelUnrouted reports whether a packet had its own route, to the device of a tunnel, and that has none for what it makes of it.
+func tunnelUnrouted(c *evidence.Case, e *evidence.Event) bool {
+	return isDrop(e, "IP_OUTNOROUTES") && slices.ContainsFunc(visitOf(c, e).events, func(o *evidence.Event) bool {
+		return o.Kind == evidence.Transmit && o.Device == e.Device && o.At <= e.At
+	})
 }
 
 // icmpFrom is the ICMP error that the function sent about the packet of e.
@@ -252,6 +262,11 @@ func unroutedVerdict(c *evidence.Case, u *unrouted) *Verdict {
 }
 
 func routing(c *evidence.Case, e *evidence.Event, id string) *Verdict {
+	if id == "no-route" && e != nil && tunnelUnrouted(c, e) {
+		v := start(c, e, Observed)
+		v.Summary = fmt.Sprintf("%s: %s has no route to the other end of the tunnel %s", target(c), name(e.Netns), e.Device)
+		return v
+	}
 	u := findUnrouted(c, e)
 	if u == nil || !u.n.Rules.Read() {
 		return nil // without the ip rules a missing route and a rule that says so look alike

@@ -50,6 +50,25 @@ func TestTunnelEnd(t *testing.T) {
 	}
 }
 
+// A tunnel's device that finds no way to its other end says so of the probe's packet, which had its own route.
+func TestTunnelUnrouted(t *testing.T) {
+	p := &evidence.Packet{Family: 4, Protocol: "tcp", Source: "10.9.0.1", Dest: "10.9.0.2", SPort: 40000, DPort: 80, Flags: "S"}
+	c := &evidence.Case{Target: evidence.Target{Address: "10.9.0.2", Port: 80, Protocol: "tcp"}}
+	c.Probe.Outcome, c.Probe.Netns = evidence.Timeout, "c"
+	c.Events = []evidence.Event{
+		{At: 1, Kind: evidence.Route, Netns: "c", Direction: evidence.Forward, Route: &evidence.RouteLookup{Table: "main", Dest: "10.9.0.2", OIF: "d0"}},
+		{At: 2, Kind: evidence.Transmit, Netns: "c", Device: "d0", Direction: evidence.Forward, SKB: "a", Packet: p},
+		{At: 3, Kind: evidence.Drop, Netns: "c", Device: "d0", Direction: evidence.Forward, Reason: "IP_OUTNOROUTES", Function: "vxlan_xmit_one", SKB: "a", Packet: p},
+	}
+	c.Namespaces = []evidence.Namespace{{Name: "c", Links: evidence.Have([]evidence.Link{{Name: "d0", Kind: "vxlan", Up: true, Carrier: true}}),
+		Rules: evidence.Have([]evidence.IPRule{}), Addresses: evidence.Have([]evidence.Address{})}}
+	v := Judge(c)
+	want := "10.9.0.2:80/tcp: c has no route to the other end of the tunnel d0"
+	if v.Cause != "no-route" || v.Certainty != Observed || v.Summary != want {
+		t.Errorf("%s %s %q, want no-route observed %q", v.Cause, v.Certainty, v.Summary, want)
+	}
+}
+
 // That nobody answers within a tunnel may be the doing of whoever dropped the tunnel's own packets.
 func TestNeighborInTunnel(t *testing.T) {
 	for kind, want := range map[string]Certainty{"veth": Observed, "vxlan": Inferred} {

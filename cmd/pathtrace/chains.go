@@ -3,9 +3,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pathtrace/pathtrace/evidence"
 	"github.com/pathtrace/pathtrace/netcfg"
@@ -68,8 +71,12 @@ func (g *gatherer) ruleChains(n *netcfg.Netns, name string, c *evidence.Case, ho
 	}
 	out := []evidence.Chain{}
 	var unread []string
+	known := len(w)
 	for i := 0; i < len(w); i++ {
 		chain, err := g.chain(n, w[i])
+		if i >= known && errors.Is(err, unix.ENOENT) {
+			continue // -j DROP is written like a jump
+		}
 		if err != nil {
 			unread = append(unread, fmt.Sprintf("%s %s %s: %v", w[i].family, w[i].table, w[i].chain, err))
 			continue

@@ -14,8 +14,8 @@ import (
 type present struct {
 	flows    []flow
 	ports    []port // where packets went to: what a server must listen on
-	routes   int      // routing events
-	unrouted bool     // a routing table refused a packet, or there was no route
+	routes   int    // routing events
+	unrouted bool   // a routing table refused a packet, or there was no route
 }
 
 // port is one of a transport protocol, tcp or udp.

@@ -63,8 +63,14 @@ func tunnelFaults() []Fault {
 		func(f *Fault) { f.Protocol = "udp" })
 	control := each(tunnelled("control-tunnel", "reachable", "the router drops the packets of other tunnels", Want{Role: Server, Comm: "labd"},
 		onCarriers(Router, "FORWARD", other)), func(f *Fault) { f.Twin = "tunnel-forward" + pick(f.Family, "", "-v6") })
+	// Not traced: the chains are all read, and the target is none of them.
+	iptables := each(iptablesFault("nft", "tunnel-forward", "firewall-drop", "iptables of the router drops the packets of the tunnel", Router, "FORWARD",
+		"-A FORWARD -p udp --dport 4789 -j DROP", "filter", 1, "-j DROP", "FORWARD"), func(f *Fault) {
+		f.Protocol, f.Setup = "udp", steps(tunnel(f.Family), rules(Router, "nft", f.Family, "-A FORWARD -p udp --dport 4789 -j DROP"))
+		f.Target = fixed(netip.AddrPortFrom(inTunnel(f.Family), Port).String())
+	})
 	return slices.Concat(
-		onWay("tunnel-forward", "the router drops the packets of the tunnel that the connection goes through"), datagram, control,
+		iptables, onWay("tunnel-forward", "the router drops the packets of the tunnel that the connection goes through"), datagram, control,
 		mended(tunnelled("tunnel-reply", "firewall-drop", "the server does not let the tunnel's packets out that carry the answer",
 			by(reply, Server, "OUTPUT"), onCarriers(Server, "OUTPUT", closed))),
 		tunnelled("tunnel-gone", "no-listener", "the far end of the tunnel is gone",
