@@ -63,7 +63,7 @@ VMTIME ?= 90m
 VMPACKAGES = tracer netcfg probe internal/lab cmd/pathtrace
 # Modules come first: functions of those that come later are not hooked.
 VMMODULES = nf_tables nft_reject_inet nft_ct nft_nat nft_compat ip_tables ip6_tables iptable_filter iptable_nat iptable_mangle iptable_raw \
-	iptable_security ip6table_filter ipt_REJECT xt_multiport xt_tcpudp xt_mark nf_conntrack nf_conntrack_netlink veth bridge tcp_diag udp_diag
+	iptable_security ip6table_filter ipt_REJECT xt_multiport xt_tcpudp xt_mark nf_conntrack nf_conntrack_netlink veth bridge vxlan tcp_diag udp_diag
 
 vm-build: need-go need-vm
 	mkdir -p dist/vm
@@ -71,8 +71,11 @@ vm-build: need-go need-vm
 	$(GO) build -trimpath -o dist/vm/pathtrace ./cmd/pathtrace
 	for p in $(VMPACKAGES); do $(GO) test -c -o dist/vm/$$(basename $$p).test ./$$p; done
 
-vm-test: vm-build ## run the tests that need root on a Debian kernel under QEMU (KERNEL=6.1 or 6.12), with each family of hooks
-	PATHTRACE="$(CURDIR)/dist/vm/pathtrace" $(ROOT) $(VM) sh internal/vm/ring.sh "$(VMMODULES)" "$(VMPACKAGES)" fentry kprobe tracepoint
+# An emulated machine is ten times slower or more: all of it takes hours. HOOKS, VMPACKAGES and VMTESTS name a part of it.
+HOOKS ?= fentry kprobe tracepoint
+vm-test: VMTIME = 12h
+vm-test: vm-build ## run the tests that need root on a Debian kernel under QEMU (KERNEL=6.1 or 6.12), with each family of HOOKS; hours
+	$(ROOT) env PATHTRACE="$(CURDIR)/dist/vm/pathtrace" VMTESTS='$(VMTESTS)' $(VM) sh internal/vm/ring.sh "$(VMMODULES)" "$(VMPACKAGES)" $(HOOKS)
 
 vm-short: VMPACKAGES = tracer cmd/pathtrace
 vm-short: vm-build

@@ -44,6 +44,7 @@ struct nft_run {
 	__u8 hook;
 	__u8 ended;
 	__u64 base; /* struct nft_chain; a goto replaces it in levels[] */
+	__u64 last; /* when the last step was seen, CLOCK_MONOTONIC, ns */
 	struct packet p;
 	struct nft_level levels[NFT_LEVELS];
 };
@@ -125,6 +126,7 @@ static __always_inline int nft_enter(__u64 pkt, __u64 chain)
 	run->hook = BPF_CORE_READ(state, hook);
 	run->ended = 0;
 	run->base = chain;
+	run->last = bpf_ktime_get_ns();
 	nft_descend(run, 0, (struct nft_chain *)chain);
 	if (bpf_map_update_elem(&nft_runs, &pkt, run, BPF_ANY))
 		return 0;
@@ -256,6 +258,7 @@ static __always_inline int nft_evaluated(__u64 expr, __u64 regs, __u64 pkt)
 			r->e.xt_flags |= NFT_UNTOLD;
 		if ((__s32)verdict.code == NFT_JUMP || (__s32)verdict.code == NFT_GOTO)
 			bpf_probe_read_kernel_str(r->target, sizeof(r->target), BPF_CORE_READ(verdict.chain, name));
+		run->last = r->e.time;
 		bpf_ringbuf_submit(r, 0);
 	}
 	if ((__s32)verdict.code == NFT_JUMP && s.depth < NFT_DEPTH)
@@ -268,7 +271,8 @@ static __always_inline int nft_evaluated(__u64 expr, __u64 regs, __u64 pkt)
 /*
  * The end of a run that no rule ended is the base chain's policy, if that is
  * what came out. From 6.8 on a drop comes out as NF_STOLEN with an errno above
- * it: the packet is gone by then and must not be looked at.
+ * it: the packet is gone by then and must not be looked at, and what decided about
+ * it was before that.
  */
 static __always_inline int nft_leave(__u64 pkt, __u64 ret)
 {
@@ -289,6 +293,7 @@ static __always_inline int nft_leave(__u64 pkt, __u64 ret)
 			result = 0;
 		r = nft_event(run, run->base, result);
 		if (r) {
+			r->e.time = run->last + 1;
 			r->e.xt_flags |= (result & 0xff) == policy ? NFT_POLICY : NFT_UNTOLD;
 			bpf_ringbuf_submit(r, 0);
 		}

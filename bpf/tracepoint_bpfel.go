@@ -99,6 +99,7 @@ type TracepointNftRun struct {
 	Ended     uint8
 	_         [4]byte
 	Base      uint64
+	Last      uint64
 	P         struct {
 		_        structs.HostLayout
 		Skb      uint64

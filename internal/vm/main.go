@@ -113,7 +113,7 @@ func run(ctx context.Context, o options, argv []string) (code int, err error) {
 // environment that the command gets: what tests look at, and nothing of the host's session.
 func environment() []string {
 	env := []string{"HOME=/root", "VM=1"}
-	for _, name := range []string{"PATH", "CI", "ARGS", "PT", "T", "PTH_BIN", "KEEP", "PATHTRACE", "PATHTRACE_HOOKS"} {
+	for _, name := range []string{"PATH", "CI", "ARGS", "PT", "T", "PTH_BIN", "KEEP", "PATHTRACE", "PATHTRACE_HOOKS", "VMTESTS"} {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
