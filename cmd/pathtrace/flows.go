@@ -59,7 +59,7 @@ func packetsIn(c *evidence.Case, name string) present {
 			continue
 		}
 		to := port{e.Packet.Protocol, uint16(e.Packet.DPort)}
-		if e.Direction == evidence.Forward && (c.Target.Port != 0 || to.number != 0) && !slices.Contains(p.ports, to) {
+		if e.Direction == evidence.Forward && (to.protocol == "tcp" || to.protocol == "udp") && !slices.Contains(p.ports, to) {
 			p.ports = append(p.ports, to)
 		}
 		switch {

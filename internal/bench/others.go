@@ -355,7 +355,7 @@ func programs(ctx context.Context, b *bench) error {
 		return err
 	}
 	b.now.Tables = append(b.now.Tables, t)
-	b.now.target(target{What: "an event that is not the probe's, in " + worst.name + ", the slowest, net", Limit: 100, Unit: "ns", Measured: worst.ns - base, Reason: "what the first look does not settle, ICMP errors above all, has its headers read one by one by bpf_probe_read_kernel"})
+	b.now.target(target{What: "an event that is not the probe's, in " + worst.name + ", the slowest, net", Limit: 100, Unit: "ns", Measured: worst.ns - base, Reason: "what the first look does not settle has its headers read one by one by bpf_probe_read_kernel"})
 	return nil
 }
 
