@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // inTunnel is the server's address in the tunnel, by the family of what carries it.
@@ -69,11 +71,13 @@ func tunnelFaults() []Fault {
 		f.Protocol, f.Setup = "udp", steps(tunnel(f.Family), rules(Router, "nft", f.Family, "-A FORWARD -p udp --dport 4789 -j DROP"))
 		f.Target = fixed(netip.AddrPortFrom(inTunnel(f.Family), Port).String())
 	})
+	gone := each(tunnelled("tunnel-gone", "no-listener", "the far end of the tunnel is gone",
+		Want{Certainty: observed, Direction: forward, Role: Server}, func(int) func(*Lab) error { return onLink(Server, "del vxlan7") }),
+		func(f *Fault) { f.Sees = []error{unix.ETIMEDOUT} }) // the ICMP error is about the carrier: the client does not get it
 	return slices.Concat(
 		iptables, onWay("tunnel-forward", "the router drops the packets of the tunnel that the connection goes through"), datagram, control,
 		mended(tunnelled("tunnel-reply", "firewall-drop", "the server does not let the tunnel's packets out that carry the answer",
 			by(reply, Server, "OUTPUT"), onCarriers(Server, "OUTPUT", closed))),
-		tunnelled("tunnel-gone", "no-listener", "the far end of the tunnel is gone",
-			Want{Certainty: observed, Direction: forward, Role: Server}, func(int) func(*Lab) error { return onLink(Server, "del vxlan7") }),
+		gone,
 	)
 }
