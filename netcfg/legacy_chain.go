@@ -11,57 +11,46 @@ import (
 	"github.com/pathtrace/pathtrace/evidence"
 )
 
-// LegacyChain reads a chain of iptables-legacy: rules and counters from the
-// kernel, the text of a rule from "iptables-legacy-save -t TABLE" (or
-// ip6tables-legacy-save, or iptables-save where that is the legacy one), whose
-// n-th "-A CHAIN" line is the n-th rule. family is ip or ip6.
+// LegacyChain takes a chain out of a table that was read: rules and counters
+// are the kernel's, the text of a rule is from "iptables-legacy-save -t TABLE"
+// (or ip6tables-legacy-save, or iptables-save where that is the legacy one), whose
+// n-th "-A CHAIN" line is the n-th rule.
 //
 // Of a chain with more than 200 rules only those with the given numbers and
 // three on either side are kept; Total counts all. Where the tool could not
-// say the text, Unread says why. The error wraps [fs.ErrNotExist] when there
-// is no such table or chain.
-func (n *Netns) LegacyChain(family, table, chain string, numbers []int) (evidence.Chain, error) {
-	version, ok := map[string]int{"ip": 4, "ip6": 6}[family]
-	if !ok {
-		return evidence.Chain{}, fmt.Errorf("legacy chain: unknown family %q", family)
-	}
+// say the text, or the table's rules are others by now, Unread says so. The
+// error wraps [fs.ErrNotExist] when the table has no such chain.
+func (n *Netns) LegacyChain(t *LegacyTable, chain string, numbers []int) (evidence.Chain, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
 	defer cancel()
-	for range dumpTries {
-		t, err := n.LegacyTable(version, table)
-		if err != nil {
-			return evidence.Chain{}, err
-		}
-		total := t.rules(chain)
-		wanted := func(number int) bool {
-			return total <= wholeChain || slices.ContainsFunc(numbers, func(n int) bool { return max(n-number, number-n) <= neighbours })
-		}
-		c, err := t.chain(chain, wanted)
-		if err != nil {
-			return c, err
-		}
-		saved, err := n.save(ctx, family, "legacy", table, chain, wanted)
-		same, againErr := n.sameRules(t)
-		if againErr != nil {
-			return c, againErr
-		}
-		if !same {
-			continue
-		}
-		switch {
-		case err != nil:
-			c.Unread = err.Error()
-		case saved.total != c.Total || c.Base != (saved.policy != ""):
-			c.Unread = fmt.Sprintf("iptables-save lists %d rules where the kernel has %d", saved.total, c.Total)
-		default:
-			c.Text = saved.policy
-			for i := range c.Rules {
-				c.Rules[i].Text = saved.rules[c.Rules[i].Number]
-			}
-		}
+	total := t.rules(chain)
+	wanted := func(number int) bool {
+		return total <= wholeChain || slices.ContainsFunc(numbers, func(n int) bool { return max(n-number, number-n) <= neighbours })
+	}
+	c, err := t.chain(chain, wanted)
+	if err != nil {
+		return c, err
+	}
+	saved, err := n.save(ctx, c.Family, "legacy", t.Name, chain, wanted)
+	if err != nil {
+		c.Unread = err.Error()
 		return c, nil
 	}
-	return evidence.Chain{}, fmt.Errorf("legacy table %s: changed each of the %d times it was read", table, dumpTries)
+	same, err := n.sameRules(t)
+	switch {
+	case err != nil:
+		c.Unread = err.Error()
+	case !same:
+		c.Unread = "the table's rules were changed while they were read"
+	case saved.total != c.Total || c.Base != (saved.policy != ""):
+		c.Unread = fmt.Sprintf("iptables-save lists %d rules where the kernel has %d", saved.total, c.Total)
+	default:
+		c.Text = saved.policy
+		for i := range c.Rules {
+			c.Rules[i].Text = saved.rules[c.Rules[i].Number]
+		}
+	}
+	return c, nil
 }
 
 // rules counts the rules of a chain.

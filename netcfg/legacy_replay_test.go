@@ -260,7 +260,7 @@ func TestReplayMany(t *testing.T) {
 	if got := l.replay(peer, 4, "filter", "INPUT", "10.9.0.2:20001"); got != "INPUT/1 jump u, u/0 return, INPUT/policy drop" {
 		t.Errorf("none: %s", got)
 	}
-	c, err := l.LegacyChain("ip", "filter", "u", []int{12345})
+	c, err := l.LegacyChain(table, "u", []int{12345})
 	if err != nil || c.Total != total || len(c.Rules) != 7 {
 		t.Fatalf("%d of %d rules: %v", len(c.Rules), c.Total, err)
 	}

@@ -34,9 +34,6 @@ func TestLegacyNotThere(t *testing.T) {
 			t.Errorf("a table that is none: %v", err)
 		}
 	}
-	if _, err := l.LegacyChain("ip", "filter", "INPUT", nil); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a chain that is none: %v", err)
-	}
 	for _, family := range []int{4, 6} {
 		if names, err := l.LegacyTableNames(family); err != nil || len(names) != 0 {
 			t.Errorf("ipv%d has now the tables %q (%v)", family, names, err)
@@ -106,35 +103,40 @@ iptables-legacy -A f2b-sshd -s 1.2.3.4 -j REJECT
 iptables-legacy -t mangle -A PREROUTING -p udp -j MARK --set-mark 7
 ip6tables-legacy -A INPUT -p tcp --dport 80 -j DROP`)
 	l.send("127.0.0.1:9")
-	get := func(family, table, name string) evidence.Chain {
+	get := func(family int, table, name string) evidence.Chain {
 		t.Helper()
-		c, err := l.LegacyChain(family, table, name, nil)
+		c, err := l.LegacyChain(l.legacyTable(family, table), name, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return c
 	}
-	c := get("ip", "filter", "INPUT")
+	c := get(4, "filter", "INPUT")
 	if c.Backend != "iptables-legacy" || !c.Base || c.Hook != "INPUT" || c.Policy != "drop" || c.Text != "-P INPUT DROP" || c.Total != 2 || c.Unread != "" {
 		t.Errorf("got %+v", c)
 	}
 	if r := c.Rules[1]; r.Number != 2 || r.Packets != 1 || r.Bytes != 29 || r.Text != `-A INPUT -p udp -m udp --dport 9 -m comment --comment "-A INPUT # no" -j DROP` {
 		t.Errorf("got %+v", r)
 	}
-	if c := get("ip", "filter", "f2b-sshd"); c.Base || c.Owner != "fail2ban" || c.Text != "" || len(c.Rules) != 1 || !strings.HasPrefix(c.Rules[0].Text, "-A f2b-sshd -s 1.2.3.4/32 -j REJECT") {
+	if c := get(4, "filter", "f2b-sshd"); c.Base || c.Owner != "fail2ban" || c.Text != "" || len(c.Rules) != 1 || !strings.HasPrefix(c.Rules[0].Text, "-A f2b-sshd -s 1.2.3.4/32 -j REJECT") {
 		t.Errorf("got %+v", c)
 	}
-	if c := get("ip", "filter", "none"); c.Rules == nil || c.Total != 0 || c.Unread != "" {
+	if c := get(4, "filter", "none"); c.Rules == nil || c.Total != 0 || c.Unread != "" {
 		t.Errorf("got %+v", c)
 	}
-	if c := get("ip", "mangle", "PREROUTING"); c.Priority != -150 || c.Rules[0].Packets != 1 {
+	if c := get(4, "mangle", "PREROUTING"); c.Priority != -150 || c.Rules[0].Packets != 1 {
 		t.Errorf("got %+v", c)
 	}
-	if c := get("ip6", "filter", "INPUT"); c.Family != "ip6" || len(c.Rules) != 1 || c.Rules[0].Text != "-A INPUT -p tcp -m tcp --dport 80 -j DROP" {
+	if c := get(6, "filter", "INPUT"); c.Family != "ip6" || len(c.Rules) != 1 || c.Rules[0].Text != "-A INPUT -p tcp -m tcp --dport 80 -j DROP" {
 		t.Errorf("got %+v", c)
 	}
-	if _, err := l.LegacyChain("ip", "filter", "ERROR", nil); !errors.Is(err, fs.ErrNotExist) {
+	table := l.legacyTable(4, "filter")
+	if _, err := l.LegacyChain(table, "ERROR", nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the end of the table is a chain: %v", err)
+	}
+	l.sh("iptables-legacy -R f2b-sshd 1 -s 1.2.3.5 -j REJECT") // of the same size
+	if c, err := l.LegacyChain(table, "f2b-sshd", nil); err != nil || c.Unread == "" || c.Rules[0].Text != "" {
+		t.Errorf("a rule replaced since has the text of another: %+v, %v", c, err)
 	}
 }
 

@@ -137,11 +137,7 @@ func (g *gatherer) readStateful(n *netcfg.Netns, k chainKey) (s stateful) {
 		s.handles, _ = n.NFTStateful(k.family, k.table, k.chain)
 		return s
 	}
-	version := 4
-	if k.family == "ip6" {
-		version = 6
-	}
-	if t := g.tables[tableKey{k.netns, version, k.table}]; t != nil {
+	if t := g.tables[k.legacy()]; t != nil {
 		s.numbers = t.Stateful(k.chain)
 	}
 	return s
@@ -152,17 +148,22 @@ func (g *gatherer) chain(n *netcfg.Netns, w chainWant) (evidence.Chain, error) {
 	if c, ok := g.chains[w.chainKey]; ok && holds(c, w) {
 		return c, nil
 	}
-	read := n.NFTChain
-	if w.backend == "iptables-legacy" {
-		read = func(family, table, chain string, _ []uint64) (evidence.Chain, error) {
-			return n.LegacyChain(family, table, chain, w.numbers)
-		}
-	}
-	c, err := read(w.family, w.table, w.chain, w.handles)
+	c, err := g.readChain(n, w)
 	if err == nil {
 		g.chains[w.chainKey] = c
 	}
 	return c, err
+}
+
+func (g *gatherer) readChain(n *netcfg.Netns, w chainWant) (evidence.Chain, error) {
+	if w.backend != "iptables-legacy" {
+		return n.NFTChain(w.family, w.table, w.chain, w.handles)
+	}
+	t, err := g.table(w.legacy())
+	if err != nil {
+		return evidence.Chain{}, err
+	}
+	return n.LegacyChain(t, w.chain, w.numbers)
 }
 
 // holds reports whether a chain that was read has the rules that are wanted now.

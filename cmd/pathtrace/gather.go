@@ -38,6 +38,15 @@ type tableKey struct {
 
 type chainKey struct{ netns, backend, family, table, chain string }
 
+// legacy is the table of a chain of iptables-legacy.
+func (k chainKey) legacy() tableKey {
+	version := 4
+	if k.family == "ip6" {
+		version = 6
+	}
+	return tableKey{k.netns, version, k.table}
+}
+
 func newGatherer(s *spaces, t *tracer.Tracer, w *wraps) *gatherer {
 	return &gatherer{
 		spaces: s, tracer: t, wraps: w, callers: map[int]caller{}, tables: map[tableKey]*netcfg.LegacyTable{},
@@ -133,17 +142,9 @@ func (g *gatherer) replay(c *tracer.Counters) ([]evidence.RuleStep, error) {
 		return nil, nil // asked for the first packet of a connection only, which at least its policy counts
 	}
 	key := tableKey{c.Event.Netns, c.Family, c.Table}
-	t := g.tables[key]
-	if t == nil {
-		n := g.spaces.byName[key.netns]
-		if n == nil {
-			return nil, fmt.Errorf("the namespace cannot be entered")
-		}
-		var err error
-		if t, err = n.LegacyTable(key.family, key.name); err != nil {
-			return nil, err
-		}
-		g.tables[key] = t
+	t, err := g.table(key)
+	if err != nil {
+		return nil, err
 	}
 	g.counted[key.netns] = append(g.counted[key.netns], c)
 	if g.tracer.TableChanged(c) {
@@ -161,6 +162,22 @@ func (g *gatherer) replay(c *tracer.Counters) ([]evidence.RuleStep, error) {
 		return nil, fmt.Errorf("the rules that counted lead to %s, but the table said %s", last.Verdict, c.Result)
 	}
 	return steps, nil
+}
+
+// table reads a table of iptables-legacy, once.
+func (g *gatherer) table(key tableKey) (*netcfg.LegacyTable, error) {
+	if t, ok := g.tables[key]; ok {
+		return t, nil
+	}
+	n := g.spaces.byName[key.netns]
+	if n == nil {
+		return nil, fmt.Errorf("the namespace cannot be entered")
+	}
+	t, err := n.LegacyTable(key.family, key.name)
+	if err == nil {
+		g.tables[key] = t
+	}
+	return t, err
 }
 
 // namespaces reads the configuration of every namespace that the events name.
