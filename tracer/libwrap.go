@@ -50,13 +50,13 @@ func setRegisters(spec *ebpf.CollectionSpec) error {
 // wrapPrograms takes the programs for libwrap out of spec: they are loaded when
 // a server is found that may use it.
 func wrapPrograms(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
-	wraps := spec.Copy()
-	clear(wraps.Programs)
+	wraps := *spec
+	wraps.Programs = map[string]*ebpf.ProgramSpec{}
 	for _, name := range []string{progWrapAsk, progWrapAnswer, progWrapOpen} {
 		wraps.Programs[name] = spec.Programs[name]
 		delete(spec.Programs, name)
 	}
-	return wraps
+	return &wraps
 }
 
 // WatchLibwrap has every process that maps the shared library libwrap at path

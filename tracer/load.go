@@ -99,7 +99,7 @@ func relocationTargets(kernel *btf.Spec, modules []*btf.Spec, workers int) []ebp
 func loadProgram(spec *ebpf.CollectionSpec, name string, opts ebpf.CollectionOptions) (*ebpf.Program, error) {
 	one := *spec
 	one.Variables = nil // they live in maps, which are there
-	one.Programs = map[string]*ebpf.ProgramSpec{name: spec.Programs[name].Copy()}
+	one.Programs = map[string]*ebpf.ProgramSpec{name: spec.Programs[name]}
 	coll, err := ebpf.NewCollectionWithOptions(&one, opts)
 	if err != nil {
 		return nil, err

@@ -218,8 +218,9 @@ func (f function) programs(way string, specs map[string]*ebpf.ProgramSpec) map[s
 			continue
 		}
 		if way == Fentry {
-			spec = spec.Copy()
-			spec.AttachTo = f.Symbol
+			of := *spec
+			of.AttachTo = f.Symbol
+			spec = &of
 		}
 		out[f.program(way, kind)] = spec
 	}
