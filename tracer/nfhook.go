@@ -73,10 +73,11 @@ var hookFrames = map[string]string{
 
 // hookOfStack tells in which netfilter hook a packet was freed: the first caller
 // of netfilter's own functions. Empty when none of them is in the stack, or the packet
-// went on from there: a bridge and others take it further within a hook of theirs.
+// went on from there: a bridge and others take it further within a hook of theirs,
+// br_netfilter by ip_sabotage_in(), for what is delivered on the bridge itself.
 func hookOfStack(stack []string) string {
 	at := slices.IndexFunc(stack, isNetfilter)
-	if at < 0 || slices.ContainsFunc(stack[:at], func(f string) bool { return hookFrames[f] != "" }) {
+	if at < 0 || slices.ContainsFunc(stack[:at], func(f string) bool { return hookFrames[f] != "" || f == "ip_sabotage_in" }) {
 		return ""
 	}
 	for _, f := range stack[at:] {

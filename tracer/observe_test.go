@@ -57,6 +57,8 @@ func TestHookOfStack(t *testing.T) {
 		{"", []string{"ip_error", "ip_rcv"}},
 		// br_netfilter lets the packet go on within the bridge's hook, here through a router and into a tunnel
 		{"", []string{"vxlan_xmit", "dev_hard_start_xmit", "__dev_queue_xmit", "ip_output", "ip_forward", "ip_rcv", "nf_hook_slow", "br_handle_frame"}},
+		{"", []string{"ip_protocol_deliver_rcu", "ip_local_deliver_finish", "ip_sabotage_in", "nf_hook_slow", "ip_rcv", "__netif_receive_skb_one_core", "br_handle_frame_finish"}},
+		{evidence.Input, []string{"nf_hook_slow", "ip_local_deliver", "ip_sabotage_in", "nf_hook_slow", "ip_rcv", "br_handle_frame_finish"}},
 		{"", nil},
 	} {
 		if got := hookOfStack(c.stack); got != c.want {
