@@ -98,6 +98,7 @@ __noinline int learn(const struct tuple *in, __u32 direction)
 	return 0;
 }
 
+/* An answer to a datagram may come from another address of the server: such a flow has none (see Follow in tracer). */
 __noinline int known_flow(const struct tuple *in)
 {
 	struct tuple t;
@@ -111,6 +112,10 @@ __noinline int known_flow(const struct tuple *in)
 		return DIR_NONE;
 	t = *in;
 	d = bpf_map_lookup_elem(&flows, &t);
+	if (!d && t.proto == PROTO_UDP) {
+		__builtin_memset(t.saddr, 0, 16);
+		d = bpf_map_lookup_elem(&flows, &t);
+	}
 	return d ? *d : DIR_NONE;
 }
 

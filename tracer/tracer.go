@@ -19,6 +19,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 
 	"github.com/pathtrace/pathtrace/bpf"
 	"github.com/pathtrace/pathtrace/evidence"
@@ -229,7 +230,8 @@ func (t *Tracer) forget() error {
 }
 
 // Follow reports the packets between two addresses, for a probe that is known
-// by its tuple. ICMP has the echo identifier for both ports.
+// by its tuple. ICMP has the echo identifier for both ports. What comes to the
+// local port of UDP from the remote one is an answer whatever its address.
 func (t *Tracer) Follow(protocol uint8, local, remote netip.AddrPort) error {
 	network := func(p uint16) uint16 { return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, p)) }
 	there := bpf.TracepointTuple{
@@ -247,6 +249,10 @@ func (t *Tracer) Follow(protocol uint8, local, remote netip.AddrPort) error {
 		t.coll.Maps["flows"].Put(there, uint8(1)), // DIR_FORWARD
 		t.coll.Maps["flows"].Put(back, uint8(2)),  // DIR_REPLY
 	)
+	if protocol == unix.IPPROTO_UDP {
+		back.Saddr = [16]byte{}
+		err = errors.Join(err, t.coll.Maps["flows"].Put(back, uint8(2)))
+	}
 	if err != nil {
 		return fmt.Errorf("tell the programs what to follow: %w", err)
 	}

@@ -77,7 +77,10 @@ func decide(c *evidence.Case) *Verdict {
 		}
 	}
 	if len(all) == 0 || leftAfter(c, all[len(all)-1]) {
-		v := ask(c, nil)
+		v := astray(c)
+		if v == nil {
+			v = ask(c, nil)
+		}
 		switch {
 		case v == nil:
 			v = unexplained(c, nil)

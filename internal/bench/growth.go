@@ -52,7 +52,7 @@ type ruleset struct {
 	name string
 	load []string // the command that reads it
 	text func(b io.Writer, n int)
-	long string   // why it takes longer with 100,000 rules
+	long string // why it takes longer with 100,000 rules
 }
 
 func nftRules(b io.Writer, n int) {

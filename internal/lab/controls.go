@@ -76,13 +76,12 @@ func routeControls() []Fault {
 func serviceControls() []Fault {
 	return slices.Concat(
 		both(func(f int) Fault {
-			anywhere := netip.MustParseAddrPort(pick(f, "0.0.0.0:8080", "[::]:8080"))
 			return Fault{Name: "control-other-namespace", Twin: "listen-loopback", Cause: "no-listener", Summary: "the port is open in a namespace that the packet never meets",
 				Setup: func(l *Lab) error {
 					if err := l.addNamespace(Bystander); err != nil {
 						return err
 					}
-					return l.Serve(Bystander, Listen{Addr: anywhere})
+					return l.Serve(Bystander, Listen{Addr: anywhere(f)})
 				},
 				Want: Want{Certainty: observed, Direction: forward, Role: Server}}
 		}),

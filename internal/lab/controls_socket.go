@@ -59,8 +59,7 @@ func socketControls() []Fault {
 				Want: Want{Role: Server, Comm: "labd"}, Sees: []error{unix.ETIMEDOUT}}
 		}),
 		healthy("other-device", "listen-other-device", "a socket of another device stands beside the one that takes it", "", func(f int) func(*Lab) error {
-			anywhere := netip.AddrPortFrom(netip.MustParseAddr(pick(f, "0.0.0.0", "::")), Port)
-			return steps(spareDevice, serving(f, Listen{Addr: anywhere, Device: "spare0", Comm: "ledger"}), serving(f, Listen{Addr: anywhere, Device: HostDevice}))
+			return steps(spareDevice, serving(f, Listen{Addr: anywhere(f), Device: "spare0", Comm: "ledger"}), serving(f, Listen{Addr: anywhere(f), Device: HostDevice}))
 		}),
 		both(func(f int) Fault {
 			return Fault{Name: "control-echo", Twin: "echo-input", Cause: "reachable", Protocol: "icmp", Summary: "a rule drops echo requests of others", Tools: []string{"nft"},

@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -61,6 +62,13 @@ func udpFaults() []Fault {
 			return Fault{Name: "udp-no-route-back", Cause: "no-route", Summary: "the server has no route back for its answer", Protocol: "udp",
 				Setup: steps(echo(f), ip(Server, f, "route del default")),
 				Want:  Want{Direction: reply, Role: Server}}
+		}),
+		both(func(f int) Fault {
+			second := pick(f, "198.18.9.81", "fd5c:7e1a:9::81")
+			return Fault{Name: "udp-answer-elsewhere", Cause: "unexplained", Summary: "the server answers from another of its addresses than was asked", Protocol: "udp",
+				Setup:  steps(serving(f, Listen{Addr: anywhere(f), Network: pick(f, "udp4", "udp6"), Behaviour: Echo}), ip(Server, f, "addr add %s dev eth0 preferred_lft 0", second+pick(f, "/24", "/64 nodad"))),
+				Target: fixed(netip.AddrPortFrom(netip.MustParseAddr(second), Port).String()),
+				Want:   Want{Certainty: "none", Direction: reply, Role: Client, Device: HostDevice}}
 		}),
 		both(func(f int) Fault {
 			return Fault{Name: "udp-blackhole", Cause: "route-blackhole", Summary: "a black hole of the router covers the server", Protocol: "udp",

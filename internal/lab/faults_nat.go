@@ -32,7 +32,7 @@ func bracketed(a netip.Addr) string {
 }
 
 func natFaults() []Fault {
-	return slices.Concat(natClosed(), natPlaces(), natDropped(), natReplies(), natControls())
+	return slices.Concat(natClosed(), natPlaces(), natDropped(), natReplies(), natOneWay(), natControls())
 }
 
 // natClosed are services whose port is closed where the translation leads to.
@@ -157,6 +157,23 @@ func natReplies() []Fault {
 					SNATRule: &Rule{Backend: "iptables-legacy", Family: pick(f, "ip", "ip6"), Table: "nat", Chain: "POSTROUTING", Path: []string{"POSTROUTING"}, Number: 1, Text: "-j SNAT"}}}
 		}),
 	)
+}
+
+// natOneWay translate the request and not the answer.
+func natOneWay() []Fault {
+	return slices.Concat(natUntracked("nat-answer-untracked", "", serve), natUntracked("nat-answer-untracked-datagram", "udp", echo))
+}
+
+func natUntracked(name, protocol string, service func(f int) func(*Lab) error) []Fault {
+	return both(func(f int) Fault {
+		return Fault{Name: name, Cause: "unexplained", Summary: "the router translates the request, and does not track the answer", Protocol: protocol, Tools: []string{"nft"},
+			Setup: steps(service(f), natNFT(Router, f, `
+				table %ip nat { chain arriving { type nat hook prerouting priority dstnat; policy accept; %ip daddr %virtual dnat to %bracketed; }; }
+				table inet early { chain first { type filter hook prerouting priority raw; policy accept; iifname "dmz0" notrack; }; }`)),
+			Target: virtually(f),
+			Want: Want{Certainty: "none", Direction: reply, Role: Client, Device: HostDevice, NATTo: at(addr(Server, f)),
+				NATRule: nftRule(pick(f, "ip", "ip6"), "nat", 1, "dnat to", "arriving")}}
+	})
 }
 
 // natControls are translations that harm nobody.

@@ -10,6 +10,11 @@ import (
 // served is the address of the lab's service.
 func served(family int) netip.AddrPort { return netip.AddrPortFrom(addr(Server, family), Port) }
 
+// anywhere is the service's port on all addresses.
+func anywhere(f int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr(pick(f, "0.0.0.0", "::")), Port)
+}
+
 // serving starts a service on the server, on the lab's address where what names none.
 func serving(family int, what Listen) func(*Lab) error {
 	return func(l *Lab) error {
@@ -142,11 +147,10 @@ func boundElsewhere() []Fault {
 		suffix := map[string]string{"tcp": "", "udp": "-udp"}[protocol]
 		network := func(f int) string { return protocol + pick(f, "4", "6") }
 		all = slices.Concat(all, both(func(f int) Fault {
-			anywhere := netip.AddrPortFrom(netip.MustParseAddr(pick(f, "0.0.0.0", "::")), Port)
 			return Fault{Name: "listen-other-device" + suffix, Cause: "listener-elsewhere", Summary: "the service listens on another device only", Protocol: protocol,
 				Setup: steps(spareDevice,
-					serving(f, Listen{Network: network(f), Addr: anywhere, Device: "spare0", Comm: "ledger"})),
-				Want: Want{Direction: forward, Role: Server, Comm: "ledger", Socket: anywhere.String()}}
+					serving(f, Listen{Network: network(f), Addr: anywhere(f), Device: "spare0", Comm: "ledger"})),
+				Want: Want{Direction: forward, Role: Server, Comm: "ledger", Socket: anywhere(f).String()}}
 		}))
 	}
 	return slices.Concat(all, both(func(f int) Fault {
