@@ -115,8 +115,9 @@ bench: vm-build
 	$(GO) build -o dist/vm/bench ./internal/bench
 	$(ROOT) dist/vm/run -k $(KERNEL) -t $(VMTIME) -m 2048 -o dist/vm -- sh -c 'for m in $(VMMODULES); do modprobe -q $$m; done; \
 		dist/vm/bench -n 5 -only size,cold,programs,others -state /out/bench-$(KERNEL).json -o /out/benchmarks-$(KERNEL).md dist/vm/pathtrace'
+	cp dist/vm/benchmarks-$(KERNEL).md docs/
 else
-bench: need-tools build ## measure pathtrace beside its peers and write docs/benchmarks.md (KERNEL=6.12: in a virtual machine, to dist/vm)
+bench: need-tools build ## measure pathtrace beside its peers and write docs/benchmarks.md (KERNEL=6.12: in a virtual machine, to docs/benchmarks-6.12.md)
 	mkdir -p dist/vm
 	$(GO) build -o dist/vm/bench ./internal/bench
 	$(ROOT) dist/vm/bench -n $(RUNS) ./pathtrace

@@ -11,17 +11,29 @@ import (
 
 const preface = `# What it costs
 
-Made by ` + "`make bench`" + ` (` + "`make bench KERNEL=6.12`" + ` for another kernel): do not edit. Times go from the start of a
+Made by ` + "`make bench`" + ` (` + "`make bench KERNEL=6.12`" + ` writes [benchmarks-6.12.md](benchmarks-6.12.md)): do not edit. Times go from the start of a
 process to its end, as its parent sees it; what is compared was run in turn on the same target. p95 is the
 95th percentile by nearest rank. Memory is the highest resident set of the process, of its children where that is more; – is unknown.
 Where the load average was high others were working on the machine at the same time, and the figures are too high for it: ratios still hold.
 
 `
 
-// document is docs/benchmarks.md.
+const emulated = `This machine is emulated, instruction by instruction (QEMU TCG): each time is many times that of a real one, and differs from run to
+run. What can be compared are the rows of one table. The targets are those of [benchmarks.md](benchmarks.md), and are not judged here.
+
+`
+
+// document is docs/benchmarks.md. Sections that were not run on a machine without targets are left out.
 func document(results map[string]*result) []byte {
 	var b bytes.Buffer
 	b.WriteString(preface)
+	hardware := true
+	for _, r := range results {
+		hardware = hardware && !strings.Contains(r.Machine, "QEMU TCG")
+	}
+	if !hardware {
+		b.WriteString(emulated)
+	}
 	targets := table{Title: "Targets", Head: []string{"target", "limit", "measured", ""}}
 	for _, s := range sections {
 		r := results[s.name]
@@ -32,9 +44,14 @@ func document(results map[string]*result) []byte {
 			targets.Rows = append(targets.Rows, t.row())
 		}
 	}
-	targets.write(&b)
+	if hardware {
+		targets.write(&b)
+	}
 	for _, s := range sections {
 		r := results[s.name]
+		if r == nil && !hardware {
+			continue
+		}
 		if r == nil {
 			fmt.Fprintf(&b, "## %s\n\nNot measured yet.\n\n", s.name)
 			continue
