@@ -120,16 +120,20 @@ func oldConnection(f int, clientFirst bool) func(*Lab) error {
 	)
 }
 
+// lasting lets no reset end a connection in TIME_WAIT (RFC 1337). Without it a FIN that a busy machine
+// sent twice does: its second ACK finds the other side's socket gone, and is answered with a reset.
+func lasting(r Role) func(*Lab) error { return sysctl(r, "net.ipv4.tcp_rfc1337", "1") }
+
 func timeWaitFaults() []Fault {
 	return slices.Concat(
 		both(func(f int) Fault {
 			return Fault{Name: "time-wait", Cause: "time-wait", Summary: "the client's own old connection holds the source port",
-				Setup: oldConnection(f, true), Args: []string{"-p", "40000"},
+				Setup: steps(lasting(Client), oldConnection(f, true)), Args: []string{"-p", "40000"},
 				Want: Want{Direction: forward, Role: Client, Socket: netip.AddrPortFrom(addr(Client, f), 40000).String()}}
 		}),
 		both(func(f int) Fault {
 			return Fault{Name: "time-wait-server", Cause: "time-wait", Summary: "an old connection from the same port is in TIME_WAIT at the server, which ignores resets then",
-				Setup: steps(sysctl(Server, "net.ipv4.tcp_rfc1337", "1"), oldConnection(f, false)), Args: []string{"-p", "40000"},
+				Setup: steps(lasting(Server), oldConnection(f, false)), Args: []string{"-p", "40000"},
 				Want: Want{Direction: forward, Role: Server, Socket: served(f).String()}}
 		}),
 	)
