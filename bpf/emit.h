@@ -137,9 +137,10 @@ static __always_inline void event_sock(struct event *e, const struct sock *sk)
 		e->flags |= EV_ABORTS;
 }
 
-/* The packet of ours that this CPU is working on in softirq. */
+/* The packet of ours that this CPU is working on in softirq, on top of a task. */
 struct current_skb {
 	__u64 skb;
+	__u64 task; /* another that runs meanwhile, or after a packet that no NAPI brought, works on its own */
 	__u32 netns;
 	__u32 ifindex;
 	__u32 direction;
@@ -159,6 +160,14 @@ static __always_inline struct current_skb *current_skb(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&current_skbs, &zero);
+}
+
+/* what the CPU works on, if that is a packet of ours */
+static __always_inline struct current_skb *skb_in_hand(void)
+{
+	struct current_skb *cur = current_skb();
+
+	return cur && cur->skb && cur->task == bpf_get_current_task() ? cur : 0;
 }
 
 /* whether another buffer holds the same headers; a sender's own, kept for sending again, does not count */
@@ -203,9 +212,9 @@ static __always_inline struct event *event_skb(__u8 kind, __u8 direction, struct
 		e->ifindex = si->ifindex;
 	}
 	if (!e->netns) { /* made in answer to the packet in hand: a firewall's RST */
-		struct current_skb *cur = current_skb();
+		struct current_skb *cur = skb_in_hand();
 
-		if (cur && cur->skb)
+		if (cur)
 			e->netns = cur->netns;
 	}
 	if (si) {

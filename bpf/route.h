@@ -14,9 +14,7 @@ __u32 reading; /* our process asks for routes itself, by netlink: not the probe 
 /* no lookup of ours, as far as the task and the CPU tell: what most are is told before anything is read */
 static __always_inline int foreign_route(void)
 {
-	struct current_skb *cur = current_skb();
-
-	return !probe.on || !cur || (!cur->skb && bpf_get_current_pid_tgid() >> 32 != probe.tgid);
+	return !probe.on || (!skb_in_hand() && (reading || bpf_get_current_pid_tgid() >> 32 != probe.tgid));
 }
 
 static __always_inline struct event *event_route(const __u8 *saddr, const __u8 *daddr, __u16 sport, __u16 dport, __u32 iif)
@@ -24,18 +22,14 @@ static __always_inline struct event *event_route(const __u8 *saddr, const __u8 *
 	struct current_skb *cur;
 	struct event *e;
 
-	if (!probe.on || (reading && bpf_get_current_pid_tgid() >> 32 == probe.tgid))
+	cur = skb_in_hand();
+	if (!cur && (dport != probe.port || !same16(daddr, probe.target)))
 		return 0;
-	cur = current_skb();
-	if (!cur)
-		return 0;
-	if (!cur->skb && (bpf_get_current_pid_tgid() >> 32 != probe.tgid || dport != probe.port || !same16(daddr, probe.target)))
-		return 0;
-	e = event_open(KIND_ROUTE, cur->skb ? cur->direction : DIR_FORWARD);
+	e = event_open(KIND_ROUTE, cur ? cur->direction : DIR_FORWARD);
 	if (!e)
 		return 0;
-	e->skb = cur->skb;
-	if (cur->skb) {
+	if (cur) {
+		e->skb = cur->skb;
 		e->netns = cur->netns;
 		if (iif == cur->ifindex) /* else a lookup for a packet of this host's own: its answer */
 			__builtin_memcpy(e->input, cur->device, sizeof(e->input));
@@ -162,10 +156,10 @@ static __always_inline int neighbor(struct neighbour *n, int err)
 
 	if (!probe.on)
 		return 0;
-	cur = current_skb();
-	if (!cur || (!cur->skb && bpf_get_current_pid_tgid() >> 32 != probe.tgid))
+	cur = skb_in_hand();
+	if (!cur && bpf_get_current_pid_tgid() >> 32 != probe.tgid)
 		return 0;
-	e = event_open(KIND_NEIGHBOR, cur->skb ? cur->direction : DIR_FORWARD);
+	e = event_open(KIND_NEIGHBOR, cur ? cur->direction : DIR_FORWARD);
 	if (!e)
 		return 0;
 	event_device(e, BPF_CORE_READ(n, dev));

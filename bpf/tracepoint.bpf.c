@@ -50,6 +50,7 @@ int netif_receive_skb(__u64 *ctx)
 	if (!e)
 		return 0;
 	cur->skb = p.t.proto == PROTO_ARP ? 0 : e->skb; /* routes that ARP asks for are not the probe's */
+	cur->task = bpf_get_current_task();
 	cur->netns = e->netns;
 	cur->ifindex = e->ifindex;
 	cur->direction = d;

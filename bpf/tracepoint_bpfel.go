@@ -23,6 +23,7 @@ type TracepointCall struct {
 type TracepointCurrentSkb struct {
 	_         structs.HostLayout
 	Skb       uint64
+	Task      uint64
 	Netns     uint32
 	Ifindex   uint32
 	Direction uint32

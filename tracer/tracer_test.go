@@ -163,6 +163,28 @@ func TestClosedPort(t *testing.T) {
 	}
 }
 
+// What this process asks for itself is not the probe's. What is asked for a packet is, though the packet
+// comes while this process asks, on top of it.
+func TestReadingHidesNoPacket(t *testing.T) {
+	for _, target := range []string{"127.0.0.1:7", "[::1]:7"} {
+		t.Run(target, func(t *testing.T) {
+			inNetns(t, func(inode uint32) {
+				_, records := watchedBetween(t, inode, target, func(tr *tracer.Tracer) {
+					if err := tr.Reading(true); err != nil {
+						t.Error(err)
+					}
+				}, func() {})
+				if find(records, func(e evidence.Event) bool { return e.Kind == evidence.Route && e.SKB != "" }) == nil {
+					t.Error("the way back of the RST was asked for, and not told")
+				}
+				if e := find(records, func(e evidence.Event) bool { return e.Kind == evidence.Route && e.SKB == "" }); e != nil {
+					t.Errorf("this process asked itself, and that was told: %+v", e.Route)
+				}
+			})
+		})
+	}
+}
+
 // The files of rules that a process opens are told while it holds the probe's connection, and no others.
 func TestRulesOpened(t *testing.T) {
 	dir := t.TempDir()
