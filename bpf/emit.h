@@ -137,6 +137,19 @@ static __always_inline void event_sock(struct event *e, const struct sock *sk)
 		e->flags |= EV_ABORTS;
 }
 
+/*
+ * The listening socket that a packet was handed to before the stack looks for
+ * one, by TPROXY or by a program with bpf_sk_assign(). The stack itself puts
+ * connected sockets there only.
+ */
+static __always_inline void event_steered(struct event *e, const struct sk_buff *skb)
+{
+	const struct sock *sk = BPF_CORE_READ(skb, sk);
+
+	if (sk && BPF_CORE_READ(sk, __sk_common.skc_state) == 10 /* TCP_LISTEN, of no UDP socket */)
+		event_sock(e, sk);
+}
+
 /* The packet of ours that this CPU is working on in softirq, on top of a task. */
 struct current_skb {
 	__u64 skb;

@@ -355,6 +355,7 @@ int observe(struct bpf_nf_ctx *ctx)
 		e->err = key.rank;
 		e->mark = skb->mark;
 		event_device(e, BPF_CORE_READ(skb, dev));
+		event_steered(e, skb);
 		bpf_ringbuf_submit(e, 0);
 	}
 	slot = bpf_map_lookup_elem(&xt_hooks, &key);

@@ -31,8 +31,10 @@ static __always_inline struct event *event_route(const __u8 *saddr, const __u8 *
 	if (cur) {
 		e->skb = cur->skb;
 		e->netns = cur->netns;
-		if (iif == cur->ifindex) /* else a lookup for a packet of this host's own: its answer */
+		if (iif == cur->ifindex) { /* else a lookup for a packet of this host's own: its answer */
 			__builtin_memcpy(e->input, cur->device, sizeof(e->input));
+			event_steered(e, (void *)cur->skb);
+		}
 	} else {
 		struct task_struct *task = (void *)bpf_get_current_task();
 

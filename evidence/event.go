@@ -165,6 +165,15 @@ type Exit struct {
 	Core   bool   `json:"core,omitempty"`
 }
 
+// Steered is the listening socket that something before the TCP stack chose for the packet of e, a TPROXY
+// rule or a BPF program (bpf_sk_assign, Linux 5.7); nil when nothing was seen to have chosen.
+func (e *Event) Steered() *EventSocket {
+	if (e.Kind == HookPassed || e.Kind == Route) && e.Socket != nil && e.Socket.State == "LISTEN" {
+		return e.Socket
+	}
+	return nil
+}
+
 // EventSocket is the socket that the kernel held while the event happened.
 type EventSocket struct {
 	Local  string `json:"local,omitempty"`

@@ -70,6 +70,12 @@ func firewall(c *evidence.Case, e *evidence.Event, id string) *Verdict {
 	v.Transient = readRule(r.Backend, r.Text).mayPass()
 	did := map[string]string{"firewall-drop": "dropped by", "firewall-policy": "dropped by", "firewall-reject": "rejected" + how + " by"}[id]
 	v.Summary = fmt.Sprintf("%s: %s%s%s in %s", target(c), whoseDied(c, e), did, ruleWords(r), name(e.Netns))
+	// net/netfilter/xt_TPROXY.c
+	if port := readRule(r.Backend, r.Text).proxyPort(); port != "" && id == "firewall-drop" {
+		v.Summary += ", which found no transparent socket on port " + port
+		v.Proof = append(v.Proof, "TPROXY drops what no socket with IP_TRANSPARENT takes on port "+port)
+		return v // past the rule nobody may wait for it
+	}
 	v.Fixes = allow(c, e, n, v, d)
 	return v
 }

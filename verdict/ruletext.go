@@ -73,6 +73,17 @@ func (t ruleText) rejects() bool { return t.pick(nftRejects, iptRejects).MatchSt
 // drops reports whether the rule can keep the packet from going on.
 func (t ruleText) drops() bool { return t.pick(nftDrops, iptDrops).MatchString(t.words) }
 
+var iptProxies = regexp.MustCompile(`-j TPROXY .*--on-port ([1-9]\d*)`)
+
+// proxyPort is where the rule's TPROXY looks for a socket; "" when the rule of iptables has none.
+// That of nftables lets a packet go on for which there is no socket.
+func (t ruleText) proxyPort() string {
+	if m := iptProxies.FindStringSubmatch(t.words); t.iptables && m != nil {
+		return m[1]
+	}
+	return ""
+}
+
 // leadsTo is the chain, or the target of iptables, that the rule hands the packet to; "" for none.
 func (t ruleText) leadsTo() string {
 	if m := t.pick(nftJumps, iptJumps).FindStringSubmatch(t.words); m != nil {

@@ -27,7 +27,21 @@ func wantedAt(c *evidence.Case, e *evidence.Event, n *evidence.Namespace) (wante
 	if l := link(n, e.Device); l != nil && l.Master != "" {
 		w.devices = append(w.devices, l.Master)
 	}
-	return w, ok && port != 0
+	if s := steered(c, e); s != nil {
+		w.addr, w.port, ok = splitLocal(s.Local, 4)
+	}
+	return w, ok && w.port != 0
+}
+
+// steered is the socket that something before the stack chose for the probe's packets in the namespace of e; nil when nothing did.
+func steered(c *evidence.Case, e *evidence.Event) *evidence.EventSocket {
+	for i := range c.Events {
+		o := &c.Events[i]
+		if s := o.Steered(); s != nil && o.Netns == e.Netns && direction(c, o) == evidence.Forward {
+			return s
+		}
+	}
+	return nil
 }
 
 // listens reports whether s waits for strangers on the wanted protocol and port, on whatever address.
@@ -145,7 +159,7 @@ func listener(c *evidence.Case, e *evidence.Event, n *evidence.Namespace) *evide
 // listeners are the sockets of which one takes the packet of e: several when they share the port (SO_REUSEPORT).
 func listeners(c *evidence.Case, e *evidence.Event, n *evidence.Namespace) []*evidence.Socket {
 	w, ok := wantedAt(c, e, n)
-	if e.Packet == nil && e.Socket != nil {
+	if e.Packet == nil && e.Socket != nil && steered(c, e) == nil {
 		if a, port, fine := splitLocal(e.Socket.Local, 4); fine {
 			w.addr, w.port, ok = a, port, true
 		}
@@ -205,6 +219,9 @@ func setListener(c *evidence.Case, e *evidence.Event, n *evidence.Namespace, v *
 	if group := listeners(c, e, n); len(holders(group)) > 1 {
 		v.Certainty = Inferred
 		v.Unseen = append(v.Unseen, fmt.Sprintf("which of the %d sockets on %s took it", len(group), s.Local))
+	}
+	if chosen := steered(c, e); chosen != nil {
+		v.Proof = append(v.Proof, "the packet was handed to the listening socket "+chosen.Local+" before the stack looked for one: by TPROXY or a BPF program")
 	}
 	return setSocket(v, s, e.PID)
 }

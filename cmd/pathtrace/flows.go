@@ -38,6 +38,11 @@ func packetsIn(c *evidence.Case, name string) present {
 			p.flows = append(p.flows, f)
 		}
 	}
+	addPort := func(to port) {
+		if (to.protocol == "tcp" || to.protocol == "udp") && !slices.Contains(p.ports, to) {
+			p.ports = append(p.ports, to)
+		}
+	}
 	target, _ := netip.ParseAddr(c.Target.Address)
 	if name == c.Probe.Netns {
 		add(flow{dest: target, mark: c.Probe.Mark})
@@ -50,6 +55,11 @@ func packetsIn(c *evidence.Case, name string) present {
 			p.routes++
 			p.unrouted = p.unrouted || e.Route.Errno != ""
 		}
+		if s := e.Steered(); s != nil {
+			if a, err := netip.ParseAddrPort(s.Local); err == nil {
+				addPort(port{"tcp", a.Port()})
+			}
+		}
 		if e.Packet == nil || !traced(e.Packet, c.Target.Protocol) && e.Packet.Carries == nil {
 			continue
 		}
@@ -58,9 +68,8 @@ func packetsIn(c *evidence.Case, name string) present {
 		if err1 != nil || err2 != nil {
 			continue
 		}
-		to := port{e.Packet.Protocol, uint16(e.Packet.DPort)}
-		if e.Direction == evidence.Forward && (to.protocol == "tcp" || to.protocol == "udp") && !slices.Contains(p.ports, to) {
-			p.ports = append(p.ports, to)
+		if e.Direction == evidence.Forward {
+			addPort(port{e.Packet.Protocol, uint16(e.Packet.DPort)})
 		}
 		switch {
 		case e.Kind == evidence.Receive:

@@ -78,7 +78,7 @@ type Rule struct {
 func Faults() []Fault {
 	all := slices.Concat(
 		serviceFaults(), socketFaults(), appFaults(), programFaults(), stateFaults(), datagramFaults(),
-		nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), netFaults(), realFaults(), natFaults(), libwrapFaults(), endingFaults(), behindFaults(), tunnelFaults(),
+		nftFaults(), nftReplyFaults(), iptablesFaults(), routeFaults(), linkFaults(), netFaults(), realFaults(), natFaults(), libwrapFaults(), endingFaults(), behindFaults(), tunnelFaults(), tproxyFaults(),
 		controls(), netControls(),
 	)
 	for i := range all {

@@ -74,6 +74,11 @@ func (what Listen) socket() (int, error) {
 	} else if what.MinTTL > 0 {
 		set(unix.IPPROTO_IP, unix.IP_MINTTL, what.MinTTL)
 	}
+	if what.Transparent && domain == unix.AF_INET6 {
+		set(unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, 1)
+	} else if what.Transparent {
+		set(unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1)
+	}
 	if err == nil && what.Device != "" {
 		err = unix.BindToDevice(fd, what.Device)
 	}

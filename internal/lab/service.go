@@ -59,6 +59,8 @@ type Listen struct {
 	Filter    Filter
 	MD5       netip.Addr // this peer must sign its segments
 	MinTTL    int        // IP_MINTTL
+
+	Transparent bool // IP_TRANSPARENT: it takes connections to addresses and ports of others
 }
 
 // Connect holds TCP connections open.
