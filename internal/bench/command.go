@@ -59,6 +59,7 @@ func timed(ctx context.Context, limit time.Duration, netns string, argv ...strin
 		}
 	}
 	if ctx.Err() != nil {
+		r.took = max(r.took, limit) // the limit runs from before the start
 		return r, fmt.Errorf("%s: not done after %s", argv[0], limit)
 	}
 	return r, nil
