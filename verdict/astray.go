@@ -9,8 +9,8 @@ import (
 )
 
 // astray is about an answer that the client's host had no use for, because it
-// came from another address than was asked: a server with several answers from
-// another of them, or the request was translated and the answer was not
+// came from another address than was asked: a server with several addresses
+// answers from another of them, or the request was translated and the answer was not
 // translated back. What is wrong is known then, and is none of the causes.
 func astray(c *evidence.Case) *Verdict {
 	if c.Probe.Outcome != evidence.Timeout && c.Probe.Outcome != evidence.Silent {

@@ -35,6 +35,9 @@ func wantedAt(c *evidence.Case, e *evidence.Event, n *evidence.Namespace) (wante
 
 // steered is the socket that something before the stack chose for the probe's packets in the namespace of e; nil when nothing did.
 func steered(c *evidence.Case, e *evidence.Event) *evidence.EventSocket {
+	if e.Packet != nil && direction(c, e) != evidence.Forward {
+		return nil // an answer, which both ends may share a namespace with
+	}
 	for i := range c.Events {
 		o := &c.Events[i]
 		if s := o.Steered(); s != nil && o.Netns == e.Netns && direction(c, o) == evidence.Forward {
